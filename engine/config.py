@@ -1,0 +1,89 @@
+"""The job as one frozen tree, parsed once. Flag > environment > file > default; origins are remembered.
+
+Rules of this file:
+1. Every limit has its place here, in ``Limits``; nothing else invents a bound.
+2. No secret is in the tree: ``Job`` can be printed, hashed and stored. Secrets travel beside it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.core.model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on everything that comes from outside."""
+
+    row_bytes_max: int = 16 * 1024 * 1024
+    reply_bytes_max: int = 32 * 1024 * 1024  # after decompression
+    message_bytes_max: int = 256 * 1024 * 1024  # between our processes
+    lease_bytes_max: int = 32 * 1024 * 1024  # rows in one lease message, together
+    error_chars_max: int = 500  # of a message in _error
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Per attempt, all finite, in seconds."""
+
+    connect_s: float = 10.0
+    first_byte_s: float = 300.0  # --timeout
+    read_s: float = 60.0  # between two reads of a body that has begun
+    total_s: float = 300.0  # --timeout
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """How a row becomes a call and a reply becomes columns. ``kind`` is a name in ``engine.steps.STEPS``."""
+
+    kind: str = "ask"
+    prompt: str | None = None  # Jinja2 over the row's columns
+    system: str | None = None  # Jinja2 too
+    messages: str | None = None  # the column that holds a message list
+    batch_lines: bool = False  # rows are openai-batch lines: custom_id, method, url, body
+    url: str | None = None  # provider http: template
+    headers: tuple[tuple[str, str], ...] = ()  # provider http: templates, without secrets
+    body: str | None = None  # provider http: template
+    into: str = "response"  # where the answer goes
+    into_given: bool = False  # with --schema: the whole object goes into ``into`` instead of columns
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do with every row, and how. Serialises to JSON with msgspec; holds no secret."""
+
+    input: str  # path, or - for stdin
+    output: str  # path, or - for stdout
+    input_format: str
+    output_format: str
+    state: str  # folder; "" when nothing is kept (output - without --state)
+    target: Target
+    step: StepSettings
+    procs: int
+    rpm: int | None = None
+    tpm: int | None = None
+    in_flight: int = 512  # total over all workers
+    retries: int = 5
+    max_failures: str = ""  # "", "N" or "P%"
+    rows: int | None = None  # --rows
+    fresh: bool = False
+    retry_failed: bool = False
+    durability: str = "fsync"  # fsync, os
+    meta: bool = False  # add _attempts, _latency_ms, ...
+    ca_file: str = ""
+    trust_env: bool = False  # use proxies named in the environment
+    escape_cells: bool = True  # CSV cells that a spreadsheet would run
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a resumed run the same job: target, step, formats, meta. Not procs, limits or quota."""
+        from msgspec import to_builtins
+
+        return {
+            "target": to_builtins(self.target),
+            "step": to_builtins(self.step),
+            "input_format": self.input_format,
+            "output_format": self.output_format,
+            "meta": self.meta,
+        }

@@ -1,0 +1,85 @@
+"""Secrets: where they come from, and how they stay out of everything but one header.
+
+Rules of this file:
+1. A secret is a ``Secret`` from the moment it is read. Its ``repr``, ``str`` and format are masked.
+2. ``reveal()`` is called in ``worker/fetch.py`` (to send it) and in ``config.py`` (to hand it to a worker's
+   standard input), nowhere else; a test walks the sources for it.
+3. The only module that reads keys from the environment.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+MASK = "[secret]"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Secret:
+    """A value that must not be seen. Equal to another ``Secret`` of the same value; never to a string."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return MASK
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._value))
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is never pickled or copied into a file")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthHeader:
+    """A header that carries a secret: ``name: prefix + secret``. Added to a call where it is sent."""
+
+    name: str
+    secret: Secret
+    prefix: str = ""
+
+
+def secret_from_environment(name: str, environment: Mapping[str, str] | None = None) -> Secret | None:
+    """The key in environment variable ``name``, or None when it is unset or blank. White space is cut off."""
+    value = (os.environ if environment is None else environment).get(name, "").strip()
+    return Secret(value) if value else None
+
+
+def secret_header(name: str, value: str, environment: Mapping[str, str] | None = None) -> AuthHeader | None:
+    """A header value that names environment variables as ``${NAME}``, made secret; None if it names none.
+
+    Raises KeyError with the variable's name when one is unset.
+    """
+    if _VARIABLE.search(value) is None:
+        return None
+    source = os.environ if environment is None else environment
+    return AuthHeader(name, Secret(_VARIABLE.sub(lambda match: source[match.group(1)], value)))
+
+
+def redact(text: str, secrets: Iterable[Secret]) -> str:
+    """``text`` with every secret's value masked: for messages that quote what a server said."""
+    for secret in secrets:
+        value = secret._value
+        if len(value) >= 4 and value in text:
+            text = text.replace(value, MASK)
+    return text
