@@ -1,0 +1,265 @@
+"""Every message between our processes: a table of tagged, versioned, size-capped msgpack arrays.
+
+Rules of this file:
+1. A frame is ``[VERSION, tag, *fields]``. A frame that is too large, of another version, of an unknown tag
+   or with a field of the wrong type raises ``BadFrame`` and changes nothing.
+2. Only built-in types inside; nothing is ever pickled.
+3. Adding a field or a message means raising VERSION: both ends always come from one installation.
+"""
+
+from typing import NamedTuple
+
+import msgpack
+import msgspec
+
+VERSION = 1
+
+
+class BadFrame(ValueError):
+    """A frame that is none of ours; the receiver drops and counts it."""
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Base of all messages; fields travel in order of definition."""
+
+
+# --- coordinator and worker ---------------------------------------------------------------------------
+
+
+class RowLine(NamedTuple):
+    """One row in a lease. ``deaths``: worker deaths it was in flight at."""
+
+    row: int
+    line: int
+    payload: bytes
+
+
+class OutcomeLine(NamedTuple):
+    """One finished row; the fields of ``core.model.Outcome``."""
+
+    row: int
+    lease: int
+    ok: bool
+    kind: str
+    record: bytes
+    attempts: int
+    latency_ms: float
+    tokens_in: int
+    tokens_out: int
+
+
+class Hello(Message):
+    """Worker to coordinator, first of all. A wrong token or slot is answered with Refuse."""
+
+    token: str
+    slot: int
+    pid: int
+
+
+class Welcome(Message):
+    """Coordinator to worker: begin. ``in_flight``: this worker's share; see Tune."""
+
+    in_flight: int
+    gate: int
+
+
+class Refuse(Message):
+    """The peer is not wanted; ``reason`` is a sentence. The peer exits."""
+
+    reason: str
+
+
+class Want(Message):
+    """Worker to coordinator: credit for that many more rows."""
+
+    rows: int
+
+
+class Lease(Message):
+    """Coordinator to worker: rows to work on. Recorded in the store before it is sent."""
+
+    lease: int
+    rows: list[RowLine]
+
+
+class Tally(NamedTuple):
+    """What a worker did since its last tally; all of them are added up by the coordinator."""
+
+    requests: int = 0  # requests sent
+    retries: int = 0  # requests that repeat an earlier one of the same row
+    throttled: int = 0  # replies that said 429
+    ok_replies: int = 0  # 2xx
+    tokens_in: int = 0
+    tokens_out: int = 0
+    charged_tokens: int = 0  # what the quota was charged
+    latencies: list[tuple[float, int]] = []  # (ms rounded to 3 digits, how many), successes only
+    in_flight: int = 0  # now
+    waiting: int = 0  # rows that wait for permits, now
+    sleeping: int = 0  # rows that wait for a retry, now
+    starved_s: float = 0.0  # since when the limiter has not been reached, 0 when it is
+
+
+class Outcomes(Message):
+    """Worker to coordinator: finished rows (maybe none), and what was done since the last such message."""
+
+    lines: list[OutcomeLine]
+    tally: Tally
+    want: int  # further credit, as in Want
+
+
+class Beat(Message):
+    """Either way: I am alive."""
+
+
+class Tune(Message):
+    """Coordinator to worker: this worker's share of the in-flight limit, and of the gate.
+
+    ``gate`` is a second, lower bound until the endpoint's first 2xx; -1 opens it.
+    """
+
+    in_flight: int
+    gate: int
+
+
+class Drain(Message):
+    """Coordinator to worker: start nothing more, give back unsent rows, finish what is in flight."""
+
+
+class Released(Message):
+    """Worker to coordinator: these leased rows were never sent and are given back. The last one of a drain."""
+
+    rows: list[int]
+
+
+class Event(Message):
+    """Worker to coordinator: a failure that concerns the run. ``kind`` is an ErrorKind value."""
+
+    kind: str
+    message: str
+    status: int
+
+
+class Close(Message):
+    """Coordinator to worker, or to the limiter: all is done, exit."""
+
+
+# --- limiter --------------------------------------------------------------------------------------------
+
+
+class Join(Message):
+    """Worker to limiter, first of all, and again after either restarts.
+
+    ``largest``: the largest single token charge this worker was ever granted; a limiter that starts anew
+    begins at minus the largest of all.
+    """
+
+    token: str
+    slot: int
+    pid: int
+    largest: int
+
+
+class Joined(Message):
+    """Limiter to worker. ``epoch`` differs for every start of a limiter: queues are then sent again."""
+
+    epoch: int
+    rpm: int  # 0 when there is no such limit
+    tpm: int
+
+
+class Need(Message):
+    """Worker to limiter: calls that are ready to go now, in order: their token charges.
+
+    They are added to the worker's queue at the limiter; ``Grant`` takes them off in the same order.
+    ``settled``: tokens to charge in addition (positive) or to give back (negative, only where the provider
+    counts real usage) for calls that ended, summed up.
+    """
+
+    charges: list[int]
+    settled: int
+
+
+class Grant(Message):
+    """Limiter to worker: the first ``count`` calls of your queue may be sent now. Unused permits are spent."""
+
+    count: int
+    generation: int  # of the pause counter; goes back in Throttled
+
+
+class Throttled(Message):
+    """Worker to limiter: a 429 for a call granted in ``generation``, with the server's wait (-1: none said)."""
+
+    wait_s: float
+    generation: int
+
+
+class Watch(Message):
+    """Coordinator to limiter, first of all: its gauges, please. The coordinator is not a worker."""
+
+    token: str
+
+
+class Gauge(Message):
+    """Limiter to coordinator, about once a second."""
+
+    granted_requests: int  # since the limiter's start
+    granted_tokens: int
+    waiting: int
+    paused_s: float  # how long the pause still lasts, 0 when there is none
+    pauses: int
+    largest: int
+
+
+TAGS: dict[int, type[Message]] = {
+    1: Hello,
+    2: Welcome,
+    3: Refuse,
+    4: Want,
+    5: Lease,
+    6: Outcomes,
+    7: Beat,
+    8: Tune,
+    9: Drain,
+    10: Released,
+    11: Event,
+    12: Close,
+    20: Join,
+    21: Joined,
+    22: Need,
+    23: Grant,
+    24: Throttled,
+    25: Watch,
+    26: Gauge,
+}
+_TAG_OF: dict[type[Message], int] = {cls: tag for tag, cls in TAGS.items()}
+
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_fields = msgspec.structs.astuple
+
+
+def encode(message: Message) -> bytes:
+    """The frame of a message."""
+    frame: bytes = _pack((VERSION, _TAG_OF[type(message)], *_fields(message)))
+    return frame
+
+
+def decode(frame: bytes, *, bytes_max: int) -> Message:
+    """The message in a frame. Raises BadFrame for anything that is not exactly one of ours."""
+    if len(frame) > bytes_max:
+        raise BadFrame(f"a frame of {len(frame)} bytes is over the cap of {bytes_max}")
+    try:
+        parts = msgpack.unpackb(frame, raw=False, strict_map_key=True, use_list=True)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise BadFrame(f"not a msgpack frame: {error}") from None
+    if not isinstance(parts, list) or len(parts) < 2:
+        raise BadFrame("not an array of version, tag and fields")
+    version, tag = parts[0], parts[1]
+    if version != VERSION:
+        raise BadFrame(f"protocol version {version!r}, this side speaks {VERSION}")
+    cls = TAGS.get(tag) if isinstance(tag, int) else None
+    if cls is None:
+        raise BadFrame(f"unknown message tag {tag!r}")
+    try:
+        return msgspec.convert(parts[2:], cls, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise BadFrame(f"{cls.__name__}: {error}") from None
