@@ -88,6 +88,7 @@ class Tally(NamedTuple):
     requests: int = 0  # requests sent
     retries: int = 0  # requests that repeat an earlier one of the same row
     throttled: int = 0  # replies that said 429
+    replies: int = 0  # of any status
     ok_replies: int = 0  # 2xx
     tokens_in: int = 0
     tokens_out: int = 0
@@ -126,9 +127,13 @@ class Drain(Message):
 
 
 class Released(Message):
-    """Worker to coordinator: these leased rows were never sent and are given back. The last one of a drain."""
+    """Worker to coordinator: these leased rows are not in flight and are given back, because of a drain."""
 
     rows: list[int]
+
+
+class Drained(Message):
+    """Worker to coordinator: nothing is in flight any more and every outcome was sent. Ends a drain."""
 
 
 class Event(Message):
@@ -223,6 +228,7 @@ TAGS: dict[int, type[Message]] = {
     10: Released,
     11: Event,
     12: Close,
+    13: Drained,
     20: Join,
     21: Joined,
     22: Need,

@@ -1,0 +1,48 @@
+"""What a worker is told on its standard input: the job, its place, and the secrets, as one line of JSON.
+
+Rules of this file:
+1. The line goes through a pipe to one child and nowhere else; it is the only serialised form a secret ever has.
+2. The pipe stays open for the child's whole life: its end tells the child that its coordinator is gone.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from engine.config import Job
+from engine.credentials import AuthHeader, Secret
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """One worker's start: which job, which slot, where its coordinator and its limiter listen."""
+
+    job: Job
+    slot: int
+    run_id: str  # makes idempotency keys the same again after a resume
+    token: str
+    socket: str
+    limiter_socket: str = ""  # "" when no limit is declared
+    parent_pid: int = 0
+    guard_s: float = (
+        0.0  # stop sending after so long without a beat; 0 where the kernel tells of a parent's death
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    settings: WorkerSettings
+    auth: list[tuple[str, str, str]]  # header name, prefix, secret
+
+
+def encode_handover(settings: WorkerSettings, auth: tuple[AuthHeader, ...]) -> bytes:
+    """The line for a worker's standard input, secrets revealed. Write it to the pipe, keep it nowhere."""
+    revealed = [(header.name, header.prefix, header.secret.reveal()) for header in auth]
+    return msgspec.json.encode(_Line(settings, revealed)) + b"\n"
+
+
+def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[AuthHeader, ...]]:
+    """A worker's start from the line it was given. Raises msgspec.ValidationError for anything else."""
+    parsed = msgspec.json.decode(line, type=_Line)
+    auth = tuple(AuthHeader(name, Secret(value), prefix) for name, prefix, value in parsed.auth)
+    return parsed.settings, auth

@@ -1,0 +1,107 @@
+"""Processes on this machine: started by name, told on standard input, ended by their pid.
+
+Rules of this file:
+1. Never fork without exec, never a shell. ``ps`` shows ``python -m engine.worker``; no secret is an argument.
+2. A child's environment has no secret: variables whose value holds one are left out.
+3. The child's standard input stays open until ``Process.let_go``; its end tells the child to exit.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Process:
+    """A running child."""
+
+    def __init__(self, popen: "subprocess.Popen[bytes]", stderr: Path) -> None:
+        self._popen = popen
+        self._stderr = stderr
+        self.pid = popen.pid
+
+    @property
+    def stdout(self) -> BinaryIO:
+        """What the child prints; only where it was started with ``capture=True``."""
+        assert self._popen.stdout is not None
+        return self._popen.stdout  # type: ignore[return-value]
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._popen.poll()
+
+    def kill(self) -> None:
+        """SIGKILL. Harmless when it has ended."""
+        self._popen.kill()
+
+    def let_go(self) -> None:
+        """Close the child's standard input: it exits."""
+        if self._popen.stdin is not None and not self._popen.stdin.closed:
+            try:
+                self._popen.stdin.close()
+            except BrokenPipeError:
+                pass  # it is gone already
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code, or None when it still runs after ``timeout_s``."""
+        try:
+            return self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def last_words(self, chars_max: int = 2000) -> str:
+        """The end of what the child wrote to standard error."""
+        try:
+            data = self._stderr.read_bytes()
+        except OSError:
+            return ""
+        return data[-chars_max:].decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """Release the pipes of a child that ended."""
+        self.let_go()
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+
+
+class LocalLauncher:
+    """Starts children of one run; their standard error goes to files in ``folder``."""
+
+    def __init__(self, folder: Path, hide: Iterable[str] = ()) -> None:
+        """``hide``: values that must not be in a child's environment."""
+        secrets = [value for value in hide if value]
+        self._folder = folder
+        self._environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not any(secret in value for secret in secrets)
+        }
+        self._serial = 0
+
+    def start(self, module: str, line: bytes, *, capture: bool = False) -> Process:
+        """Start ``python -m module`` and hand it ``line`` on its standard input. Raises OSError."""
+        self._serial += 1
+        stderr = self._folder / f"{module}.{self._serial}.err"
+        descriptor = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
+                stderr=descriptor,
+                env=self._environment,
+                close_fds=True,
+                # A terminal's Ctrl-C goes to the foreground group; ours is the coordinator's to pass on.
+                process_group=0,
+            )
+        finally:
+            os.close(descriptor)
+        assert popen.stdin is not None
+        try:
+            popen.stdin.write(line)
+            popen.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died at its start; poll() and last_words() tell
+        return Process(popen, stderr)

@@ -1,0 +1,45 @@
+"""What every process of ours does to itself at its start.
+
+Rules of this file:
+1. Only calls that concern the running process; nothing here starts another one.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def has_parent_death_signal() -> bool:
+    """Whether the kernel can end a process with its parent (Linux)."""
+    return sys.platform == "linux"
+
+
+def die_with_parent(parent_pid: int) -> bool:
+    """Ask the kernel to kill this process when its parent dies. False when the parent is dead already.
+
+    Where the kernel cannot, standard input's end and the coordinator's beats take its place.
+    """
+    if has_parent_death_signal():
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    # The parent may have died before the call took effect.
+    return parent_pid == 0 or os.getppid() == parent_pid
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; returns what is allowed now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1_048_576
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        # Some kernels cap the soft limit below the hard one (macOS: OPEN_MAX); keep what there is.
+        return soft
+    return wanted

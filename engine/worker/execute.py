@@ -1,0 +1,219 @@
+"""One row through its step: from leased bytes to an outcome. Decisions only; sending is fetch.py's.
+
+Rules of this file:
+1. No I/O and no clock: times are arguments. Nothing here raises for what a row or a reply holds.
+2. Whether and when something is sent again is asked of ``core.retry``, never decided here.
+"""
+
+import random
+from typing import Any
+
+from engine.config import Job
+from engine.core.errors import ErrorKind, RowError
+from engine.core.model import Call, Charge, Failure, Reply, Usage
+from engine.core.retry import RetryPolicy
+from engine.formats.record import Recorder, decode_row
+from engine.providers.base import Provider
+from engine.steps import make_step
+from engine.steps.base import Again, Asking, Done
+from engine.wire.messages import OutcomeLine, RowLine
+
+TOKENS_MAX = 10**9  # no reply's usage is believed beyond this
+
+
+class RowRun:
+    """A leased row on its way: what is asked now, and what was spent on it so far."""
+
+    __slots__ = (
+        "asking",
+        "attempt",
+        "call",
+        "free_resent",
+        "generation",
+        "key",
+        "latency_ms",
+        "lease",
+        "model",
+        "payload",
+        "row",
+        "sent",
+        "tokens_in",
+        "tokens_out",
+        "turn",
+        "values",
+    )
+
+    def __init__(
+        self, lease: int, row: int, payload: bytes, values: dict[str, Any], asking: Asking, key: str
+    ):
+        self.lease = lease
+        self.row = row
+        self.payload = payload
+        self.values = values
+        self.asking = asking
+        self.call: Call = asking.call
+        self.key = key
+        self.sent = 0  # requests sent for this row
+        self.attempt = 0  # of those, the ones that count towards --retries
+        self.turn = 0  # re-asks: a changed question is a new call with a key of its own
+        self.free_resent = False
+        self.generation = 0  # the grant's, for the limiter
+        self.latency_ms = 0.0
+        self.tokens_in = 0
+        self.tokens_out = 0
+        self.model = ""
+
+
+class Later:
+    """The row is to be sent again after ``delay_s`` seconds; 0 means at once."""
+
+    __slots__ = ("delay_s",)
+
+    def __init__(self, delay_s: float) -> None:
+        self.delay_s = delay_s
+
+
+class Executor:
+    """Takes rows of one job from lease to outcome."""
+
+    def __init__(self, job: Job, provider: Provider, run_id: str, rng: random.Random) -> None:
+        self._step = make_step(job.step.kind, job.step, job.target, provider)
+        self._provider = provider
+        self._run_id = run_id
+        self._tpm = job.tpm
+        self._retry = RetryPolicy(job.retries, rng)
+        self._recorder = Recorder(
+            batch=job.output_format == "openai-batch",
+            meta=job.meta,
+            error_chars_max=job.limits.error_chars_max,
+        )
+
+    def begin(self, lease: int, line: RowLine) -> RowRun | OutcomeLine:
+        """Decode and render one row; an outcome at once where that is impossible."""
+        row, number, payload = line
+        values: dict[str, Any] | None = None
+        try:
+            values = decode_row(payload)
+            asking = self._step.start(values)
+        except RowError as error:
+            message = f"line {number}: {error.message}" if values is None else error.message
+            return self._failed(lease, row, payload, values, error.kind, message)
+        charge = asking.call.charge
+        if self._tpm is not None and charge.tokens > self._tpm:
+            return self._failed(
+                lease,
+                row,
+                payload,
+                values,
+                ErrorKind.REQUEST_TOO_LARGE,
+                f"this call alone costs {charge.tokens} tokens, more than the limit of {self._tpm} a minute; "
+                "it was not sent",
+            )
+        return RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
+
+    def absorb(
+        self, run: RowRun, result: Reply | Failure, now: float
+    ) -> tuple[OutcomeLine | Later, Failure | None]:
+        """What a sending came to: an outcome or a later sending, and the failure behind it, if there was one."""
+        run.sent += 1
+        if isinstance(result, Reply):
+            absorbed = run.asking.absorb(result)
+            if isinstance(absorbed, Done):
+                self._count(run, absorbed.usage)
+                run.model = absorbed.model
+                return self._ok(run, absorbed.fields), None
+            if isinstance(absorbed, Again):
+                failure, again = absorbed.failure, absorbed.call
+            else:
+                failure, again = absorbed, None
+        else:
+            failure, again = result, None
+        self._count(run, failure.usage)
+        decision = self._retry.decide(
+            failure.kind, attempt=run.attempt, free_resent=run.free_resent, wait_s=failure.wait_s, now=now
+        )
+        if not decision.retry:
+            return self._gave_up(run, failure), failure
+        if decision.free:
+            run.free_resent = run.free_resent or failure.kind is ErrorKind.STALE_KEEPALIVE
+        else:
+            run.attempt += 1
+        if again is not None and again is not run.call:
+            run.call = again
+            run.turn += 1
+            run.key = f"{self._run_id}-{run.row}-{run.turn}"
+        return Later(decision.delay_s), failure
+
+    def settlement(self, charge: Charge, tokens_in: int, tokens_out: int) -> int:
+        """Tokens to charge in addition (or, negative, to give back) once a call's real usage is known.
+
+        Bounds: never gives back more than was charged; 0 where the reply stated no usage.
+        """
+        if tokens_in <= 0:
+            return 0
+        if self._provider.settles:
+            return min(tokens_in + tokens_out, TOKENS_MAX) - charge.tokens
+        # Charged by characters when the request arrives: only an estimate that was too low is corrected.
+        by_sum = charge.tokens >= charge.tokens_in + charge.tokens_out
+        due = tokens_in + charge.tokens_out if by_sum else max(tokens_in, charge.tokens_out)
+        return max(0, min(due, TOKENS_MAX) - charge.tokens)
+
+    def _count(self, run: RowRun, usage: Usage) -> None:
+        run.tokens_in += max(usage.tokens_in, 0)
+        run.tokens_out += max(usage.tokens_out, 0)
+
+    def _ok(self, run: RowRun, fields: dict[str, Any]) -> OutcomeLine:
+        record = self._recorder.ok(
+            run.payload,
+            run.values,
+            fields,
+            attempts=run.sent,
+            latency_ms=run.latency_ms,
+            tokens_in=run.tokens_in,
+            tokens_out=run.tokens_out,
+            model=run.model,
+        )
+        return OutcomeLine(
+            run.row, run.lease, True, "", record, run.sent, run.latency_ms, run.tokens_in, run.tokens_out
+        )
+
+    def _gave_up(self, run: RowRun, failure: Failure) -> OutcomeLine:
+        message = failure.message
+        if run.attempt:
+            message = f"{message} (given up after {run.sent} requests)"
+        record = self._recorder.failed(
+            run.payload,
+            run.values,
+            failure.kind,
+            message,
+            attempts=run.sent,
+            latency_ms=run.latency_ms,
+            tokens_in=run.tokens_in,
+            tokens_out=run.tokens_out,
+            model=run.model,
+        )
+        return OutcomeLine(
+            run.row,
+            run.lease,
+            False,
+            failure.kind,
+            record,
+            run.sent,
+            run.latency_ms,
+            run.tokens_in,
+            run.tokens_out,
+        )
+
+    def _failed(
+        self,
+        lease: int,
+        row: int,
+        payload: bytes,
+        values: dict[str, Any] | None,
+        kind: ErrorKind,
+        message: str,
+    ) -> OutcomeLine:
+        record = self._recorder.failed(
+            payload, values, kind, message, attempts=0, latency_ms=0.0, tokens_in=0, tokens_out=0, model=""
+        )
+        return OutcomeLine(row, lease, False, kind, record, 0, 0.0, 0, 0)

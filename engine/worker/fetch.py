@@ -1,0 +1,315 @@
+"""The one place that sends a request.
+
+Rules of this file:
+1. No other file opens a connection to an endpoint. Keys are revealed here, into one header, for calls to the
+   configured origin and to no other; a call elsewhere is refused before anything is sent.
+2. Redirects are refused, TLS is verified, there is no cookie jar, and no proxy from the environment unless asked.
+3. A body is read through a cap that holds before and after decompression. aiohttp's own decompression is off,
+   because it has no bound (aiohttp's threat model leaves that to the user).
+4. Every stage has a finite time-out. One sweep over the requests in flight enforces them, not a timer each.
+5. Every foreign exception becomes a Failure of one ErrorKind here, and nowhere else.
+"""
+
+import asyncio
+import errno
+import ssl
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from engine.config import Limits, Timeouts
+from engine.core.errors import ErrorKind
+from engine.core.model import Call, Failure, Reply
+from engine.credentials import AuthHeader, Secret, redact
+from engine.worker.lean import LeanRequest, ReuseConnector
+
+KEEPALIVE_S: Final = 30.0  # shorter than most servers' and gateways' own (nginx 75 s, many balancers 60 s)
+DNS_CACHE_S: Final = 60
+HEADER_LINE_BYTES_MAX: Final = 64 * 1024
+HEADERS_MAX: Final = 256
+_NEVER: Final = float("inf")
+
+
+class Flight:
+    """One request slot as the sweep sees it: until when it may go on, and in which task."""
+
+    __slots__ = ("deadline", "expired", "stage", "task")
+
+    def __init__(self) -> None:
+        self.deadline = _NEVER
+        self.stage = ""
+        self.expired = False
+        self.task: asyncio.Task[None] | None = None
+
+
+class Fetcher:
+    """Sends calls over kept-alive connections to one origin, and turns whatever happens into a value.
+
+    Guarantees: ``send`` returns a Reply or a Failure and never raises but for cancellation from outside; a reply
+    is the whole body, decompressed, of at most ``limits.reply_bytes_max`` bytes; a connection on which anything
+    went wrong is closed and never used again.
+    """
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        auth: tuple[AuthHeader, ...],
+        timeouts: Timeouts,
+        limits: Limits,
+        ca_file: str = "",
+        trust_env: bool = False,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._origin = URL(origin).origin()
+        self._secrets: tuple[Secret, ...] = tuple(header.secret for header in auth)
+        self._auth = [(header.name, header.prefix + header.secret.reveal()) for header in auth]
+        self._timeouts = timeouts
+        self._bytes_max = limits.reply_bytes_max
+        self._error_chars_max = limits.error_chars_max
+        context = ssl.create_default_context(cafile=ca_file or None)
+        self._connector = ReuseConnector(
+            limit=0,
+            limit_per_host=0,
+            ttl_dns_cache=DNS_CACHE_S,
+            keepalive_timeout=KEEPALIVE_S,
+            ssl=context,
+            enable_cleanup_closed=False,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=self._connector,
+            request_class=LeanRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s, sock_read=None),
+            auto_decompress=False,
+            trust_env=trust_env,
+            raise_for_status=False,
+            max_line_size=HEADER_LINE_BYTES_MAX,
+            max_field_size=HEADER_LINE_BYTES_MAX,
+        )
+        # aiohttp resends GET, PUT and DELETE by itself when a kept-alive connection breaks; every sending has to be
+        # counted, charged and visible, so the only switch there is gets turned.
+        self._session._retry_connection = False
+        self._last_url = ""
+        self._last_target = URL()
+        self._last_headers: tuple[tuple[str, str], ...] | None = None
+        self._last_prepared: CIMultiDict[str] = CIMultiDict()
+        self._flights: set[Flight] = set()
+
+    def register(self, flight: Flight) -> None:
+        """Put a slot under the sweep's eyes, for as long as the fetcher lives."""
+        self._flights.add(flight)
+
+    def sweep(self, now: float) -> None:
+        """Cut off every request whose time is up. To be called a few times a second with the loop's time."""
+        for flight in self._flights:
+            if flight.deadline <= now and flight.task is not None:
+                flight.deadline = _NEVER
+                flight.expired = True
+                flight.task.cancel()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def send(self, call: Call, key: str, flight: Flight) -> Reply | Failure:
+        """Send ``call`` once, with ``key`` as its Idempotency-Key. Never raises for what the network does."""
+        target = self._last_target
+        if call.url is not self._last_url:
+            refused = self._aim(call.url)
+            if refused is not None:
+                return refused
+            target = self._last_target
+        headers = self._headers_for(call.headers)
+        headers["Idempotency-Key"] = key
+        flight.expired = False
+        flight.stage = "first byte"
+        start = self._loop.time()
+        flight.deadline = start + self._timeouts.first_byte_s
+        try:
+            response = await self._session.request(
+                call.method, target, data=call.body, headers=headers, allow_redirects=False
+            )
+            try:
+                return await self._read(response, flight, start)
+            finally:
+                # A body that was read to its end has given its connection back already; any other is closed.
+                if not response.closed:
+                    response.close()
+        except asyncio.CancelledError:
+            if not flight.expired:
+                raise
+            flight.expired = False
+            task = flight.task
+            if task is not None:
+                task.uncancel()
+            return Failure(ErrorKind.TIMEOUT, self._timeout_message(flight.stage))
+        except _NETWORK_ERRORS as error:
+            return self._failure(error)
+        finally:
+            flight.deadline = _NEVER
+            self._connector.forget()
+
+    def _aim(self, url: str) -> Failure | None:
+        """Make ``url`` the target, or say why it is refused: keys go to the configured origin only."""
+        try:
+            target = URL(url, encoded=True)
+            allowed = target.origin() == self._origin and target.user is None
+        except ValueError:
+            return Failure(ErrorKind.BAD_REQUEST, "the request's URL is not valid; nothing was sent")
+        if not allowed:
+            return Failure(
+                ErrorKind.BAD_REQUEST,
+                f"the request's URL leads away from {self._origin}; nothing was sent",
+            )
+        self._last_url, self._last_target = url, target
+        return None
+
+    def _headers_for(self, headers: tuple[tuple[str, str], ...]) -> CIMultiDict[str]:
+        if headers is not self._last_headers:
+            prepared = CIMultiDict(headers)
+            # Compressed replies are not asked for: they cost more CPU than they save on the way here. One that
+            # comes all the same is understood, see _inflate.
+            prepared.setdefault(hdrs.ACCEPT_ENCODING, "identity")
+            prepared.setdefault(hdrs.ACCEPT, "*/*")
+            prepared.setdefault(hdrs.USER_AGENT, "throughput-engine")
+            for name, value in self._auth:
+                prepared[name] = value
+            self._last_headers, self._last_prepared = headers, prepared
+        return self._last_prepared.copy()
+
+    async def _read(self, response: aiohttp.ClientResponse, flight: Flight, start: float) -> Reply | Failure:
+        status = response.status
+        if 300 <= status < 400:
+            return Failure(
+                ErrorKind.REDIRECT_REFUSED,
+                f"the endpoint answered {status} and tried to send the request elsewhere; give its final address",
+                status=status,
+            )
+        headers = response.headers
+        content = response.content
+        if content.is_eof():
+            body = content.read_nowait(-1)
+        else:
+            declared = response.content_length
+            if declared is not None and declared > self._bytes_max:
+                return self._too_large(status)
+            body = await self._read_rest(content, flight, start)
+        if len(body) > self._bytes_max:
+            return self._too_large(status)
+        encoding = headers.get(hdrs.CONTENT_ENCODING)
+        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+            return self._inflate(status, headers, body, encoding.strip().lower())
+        return Reply(status, headers, body)
+
+    async def _read_rest(self, content: aiohttp.StreamReader, flight: Flight, start: float) -> bytes:
+        """The body up to its end, or up to the first piece past the cap."""
+        latest = start + self._timeouts.total_s
+        read_s = self._timeouts.read_s
+        parts: list[bytes] = []
+        size = 0
+        flight.stage = "body"
+        while not content.at_eof():
+            flight.deadline = min(latest, self._loop.time() + read_s)
+            part = await content.readany()
+            parts.append(part)
+            size += len(part)
+            if size > self._bytes_max:
+                break
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    def _inflate(
+        self, status: int, headers: Mapping[str, str], body: bytes, encoding: str
+    ) -> Reply | Failure:
+        """Decompress gzip and deflate within the cap; other encodings were never asked for."""
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            return Failure(
+                ErrorKind.PROTOCOL_ERROR,
+                f"the reply is compressed as {encoding[:20]!r}, which was not asked for",
+                status=status,
+            )
+        # 32 + 15: zlib or gzip by its own header; a few servers send deflate without any header at all.
+        for window_bits in (47, -15) if encoding == "deflate" else (47,):
+            machine = zlib.decompressobj(window_bits)
+            try:
+                plain = machine.decompress(body, self._bytes_max + 1)
+            except zlib.error:
+                continue
+            if len(plain) > self._bytes_max or machine.unconsumed_tail:
+                return self._too_large(status)
+            if not machine.eof:
+                break
+            return Reply(status, headers, plain)
+        return Failure(ErrorKind.PROTOCOL_ERROR, "the reply's compressed body is damaged", status=status)
+
+    def _too_large(self, status: int) -> Failure:
+        return Failure(
+            ErrorKind.BODY_TOO_LARGE,
+            f"the reply is larger than {self._bytes_max // (1024 * 1024)} MB and was cut off",
+            status=status,
+        )
+
+    def _timeout_message(self, stage: str) -> str:
+        if stage == "first byte":
+            return f"no reply within {self._timeouts.first_byte_s:g} s; the call may have been billed"
+        return (
+            f"the reply's body stalled (over {self._timeouts.read_s:g} s without data, or "
+            f"{self._timeouts.total_s:g} s in all); the call may have been billed"
+        )
+
+    def _failure(self, error: Exception) -> Failure:
+        """The one translation of what aiohttp and the operating system raise."""
+        kind, says = _classify(error, reused=self._connector.was_reused())
+        text = redact(f"{says}: {error}" if str(error) else says, self._secrets)
+        return Failure(kind, " ".join(text.split())[: self._error_chars_max])
+
+
+_CLASSES: Final[tuple[tuple[type[Exception], ErrorKind, str], ...]] = (
+    (aiohttp.ClientConnectorDNSError, ErrorKind.DNS, "the host name does not resolve"),
+    (aiohttp.ClientConnectorCertificateError, ErrorKind.TLS, "the server's certificate is not trusted"),
+    (aiohttp.ClientConnectorSSLError, ErrorKind.TLS, "the TLS handshake failed"),
+    (aiohttp.ClientSSLError, ErrorKind.TLS, "TLS failed"),
+    (ssl.SSLError, ErrorKind.TLS, "TLS failed"),
+    (aiohttp.ConnectionTimeoutError, ErrorKind.TIMEOUT, "no connection in time"),
+    (aiohttp.ServerTimeoutError, ErrorKind.TIMEOUT, "the server did not answer in time"),
+    (aiohttp.ClientConnectorError, ErrorKind.CONNECT_REFUSED, "no connection to the server"),
+    (aiohttp.ClientProxyConnectionError, ErrorKind.CONNECT_REFUSED, "no connection to the proxy"),
+    (aiohttp.ClientHttpProxyError, ErrorKind.CONNECT_REFUSED, "the proxy refused"),
+    (aiohttp.ServerDisconnectedError, ErrorKind.CONNECTION_RESET, "the server closed the connection"),
+    (aiohttp.ClientPayloadError, ErrorKind.PROTOCOL_ERROR, "the reply's body is not whole"),
+    (aiohttp.ClientResponseError, ErrorKind.PROTOCOL_ERROR, "the reply broke the rules of HTTP"),
+    (aiohttp.InvalidURL, ErrorKind.BAD_REQUEST, "the request's URL is not valid"),
+    (
+        HttpProcessingError,
+        ErrorKind.PROTOCOL_ERROR,
+        "the reply broke the rules of HTTP",
+    ),
+    (ConnectionError, ErrorKind.CONNECTION_RESET, "the connection broke"),
+    (TimeoutError, ErrorKind.TIMEOUT, "the server did not answer in time"),
+    (OSError, ErrorKind.CONNECTION_RESET, "the connection broke"),
+    (aiohttp.ClientError, ErrorKind.PROTOCOL_ERROR, "the exchange failed"),
+    (ValueError, ErrorKind.BAD_REQUEST, "the request cannot be sent"),
+)
+# No free descriptor or port is this machine's trouble and passes: wait like for a server that is not there yet.
+_LOCAL_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
+
+
+_NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+
+
+def _classify(error: Exception, *, reused: bool) -> tuple[ErrorKind, str]:
+    """The kind and a plain name of a foreign exception."""
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and reused:
+        return ErrorKind.STALE_KEEPALIVE, "a kept-alive connection was closed by the server"
+    if isinstance(error, OSError) and error.errno in _LOCAL_SHORTAGE:
+        return ErrorKind.CONNECT_REFUSED, "this machine has no free descriptor or port"
+    for cls, kind, says in _CLASSES:
+        if isinstance(error, cls):
+            return kind, says
+    return ErrorKind.PROTOCOL_ERROR, "the exchange failed"

@@ -1,0 +1,389 @@
+"""The worker's loop: rows in, requests out, outcomes back. Owns every timer and queue of the process.
+
+Rules of this file:
+1. A request slot is a coroutine that lives as long as the worker; a row waits for permits and retries outside of it.
+2. Permits are asked for only for calls that could be sent at once, so that none is ever held unspent.
+3. One tick does what is due: retries, time-outs, messages. There is no timer per row.
+4. Without its coordinator the worker sends nothing: the end of its standard input ends it on the spot.
+"""
+
+import asyncio
+import heapq
+import os
+import random
+import sys
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from engine.core.concurrency import Concurrency
+from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
+from engine.core.model import Failure, Reply
+from engine.credentials import AuthHeader
+from engine.handover import WorkerSettings
+from engine.limiter.client import LimiterClient
+from engine.providers import make_provider
+from engine.wire.link import Spoke
+from engine.wire.messages import (
+    Close,
+    Drain,
+    Drained,
+    Event,
+    Hello,
+    Lease,
+    Message,
+    OutcomeLine,
+    Outcomes,
+    Refuse,
+    Released,
+    RowLine,
+    Tune,
+    Want,
+    Welcome,
+)
+from engine.worker.execute import Executor, RowRun
+from engine.worker.fetch import Fetcher, Flight
+from engine.worker.tally import TallyBook
+
+TICK_S: Final = 0.05
+SWEEP_S: Final = 0.25
+BEAT_S: Final = 1.0
+CUT_OFF_EXIT_S: Final = 1.0
+BATCH_S: Final = 0.3  # rows held beyond those in flight: what this worker finishes in that time
+BATCH_MIN: Final = 4
+EXIT_REFUSED: Final = 3
+EXIT_FAULT: Final = 70
+
+
+class Slot(Flight):
+    """A coroutine that sends one request at a time, parked while there is none."""
+
+    __slots__ = ("run", "waiter")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run: RowRun | None = None
+        self.waiter: asyncio.Future[None] | None = None
+
+
+class Worker:
+    """One worker process, from its Hello to its exit."""
+
+    def __init__(self, settings: WorkerSettings, auth: tuple[AuthHeader, ...]) -> None:
+        job = settings.job
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        rng = random.Random()
+        provider = make_provider(job.target)
+        self._executor = Executor(job, provider, settings.run_id, rng)
+        self._settles = job.tpm is not None
+        self._fetcher = Fetcher(
+            origin=provider.origin,
+            auth=auth,
+            timeouts=job.timeouts,
+            limits=job.limits,
+            ca_file=job.ca_file,
+            trust_env=job.trust_env,
+        )
+        self._link = Spoke(Path(settings.socket), message_bytes_max=job.limits.message_bytes_max)
+        self._limiter: LimiterClient | None = None
+        if settings.limiter_socket:
+            self._limiter = LimiterClient(
+                Path(settings.limiter_socket), settings.token, settings.slot, self._granted
+            )
+        self._fresh: deque[tuple[int, RowLine]] = deque()  # leased, not yet rendered
+        self._due: deque[RowRun] = deque()  # to be sent again, now
+        self._sleeping: list[tuple[float, int, RowRun]] = []  # heap by time
+        self._queued: deque[RowRun] = deque()  # wait for permits, in the order the limiter knows
+        self._idle: list[Slot] = []
+        self._engaged = 0  # in flight or waiting for a permit
+        self._in_flight = 0
+        self._share = 0
+        self._gate = 0
+        self._concurrency = Concurrency(1, 1)
+        self._outcomes: list[OutcomeLine] = []
+        self._tally = TallyBook()
+        self._wanted = 0  # rows asked for and not yet leased
+        self._launched = 0
+        self._rate = 0.0
+        self._draining = False
+        self._welcomed = False
+        self._answered = False
+        self._ended = self._loop.create_future()
+        self._serial = 0
+        self._last_tick = self._loop.time()
+        self._last_sent = self._last_swept = self._last_beat = self._last_event = self._last_tick
+
+    async def run(self) -> None:
+        """Serve until the coordinator says Close."""
+        self._link.listen(self._loop, self._on_message)
+        if self._limiter is not None:
+            self._limiter.start(self._loop)
+        self._link.send(Hello(token=self._settings.token, slot=self._settings.slot, pid=os.getpid()))
+        tick = self._loop.create_task(self._tick_forever())
+        try:
+            await self._ended
+        finally:
+            tick.cancel()
+            if self._limiter is not None:
+                self._limiter.close()
+            await self._fetcher.close()
+            self._link.close(linger_ms=1000)
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        self._last_beat = self._loop.time()
+        if isinstance(message, Lease):
+            self._wanted -= len(message.rows)
+            lease = message.lease
+            self._fresh.extend((lease, line) for line in message.rows)
+            self._pump()
+        elif isinstance(message, Tune):
+            self._tune(message.in_flight, message.gate)
+        elif isinstance(message, Welcome):
+            self._welcomed = True
+            self._tune(message.in_flight, message.gate)
+        elif isinstance(message, Drain):
+            self._drain()
+        elif isinstance(message, Close):
+            if not self._ended.done():
+                self._ended.set_result(None)
+        elif isinstance(message, Refuse):
+            sys.stderr.write(f"the coordinator refused this worker: {message.reason}\n")
+            os._exit(EXIT_REFUSED)
+
+    def _tune(self, in_flight: int, gate: int) -> None:
+        if in_flight != self._share:
+            self._share = in_flight
+            self._concurrency = Concurrency(in_flight, in_flight)
+        self._gate = gate
+        self._pump()
+        self._want()
+
+    def _drain(self) -> None:
+        """Give back what is not in flight; what is in flight ends as it would."""
+        self._draining = True
+        rows = [line.row for _, line in self._fresh]
+        rows += [run.row for run in self._due]
+        rows += [run.row for run in self._queued]
+        rows += [run.row for _, _, run in self._sleeping]
+        self._engaged -= len(self._queued)
+        for queue in (self._fresh, self._due, self._queued, self._sleeping):
+            queue.clear()
+        if self._limiter is not None:
+            self._limiter.drop_queue()
+        self._flush(self._loop.time())
+        self._link.send(Released(rows=rows))
+        self._maybe_drained()
+
+    def _maybe_drained(self) -> None:
+        if self._draining and self._in_flight == 0:
+            self._flush(self._loop.time())
+            self._link.send(Drained())
+
+    # --- from row to request ------------------------------------------------------------------------------
+
+    def _limit(self) -> int:
+        limit = min(self._share, self._concurrency.limit)
+        return limit if self._gate < 0 else min(limit, self._gate)
+
+    def _pump(self) -> None:
+        """Engage rows as long as the in-flight limit has room: due retries first, then fresh rows."""
+        if self._draining or not self._welcomed or self._cut_off():
+            return
+        limit = self._limit()
+        limiter = self._limiter
+        while self._engaged < limit:
+            if self._due:
+                run = self._due.popleft()
+            elif self._fresh:
+                begun = self._executor.begin(*self._fresh.popleft())
+                if isinstance(begun, OutcomeLine):
+                    self._outcomes.append(begun)
+                    continue
+                run = begun
+            else:
+                break
+            self._engaged += 1
+            if limiter is None:
+                self._launch(run)
+            else:
+                self._queued.append(run)
+                limiter.need(run.call.charge.tokens)
+        if len(self._fresh) + len(self._queued) * (limiter is not None) <= self._batch() // 2:
+            self._want()
+
+    def _granted(self, count: int, generation: int) -> None:
+        """The limiter lets the first ``count`` queued calls go."""
+        for _ in range(min(count, len(self._queued))):
+            run = self._queued.popleft()
+            run.generation = generation
+            self._launch(run)
+        self._pump()
+
+    def _launch(self, run: RowRun) -> None:
+        self._in_flight += 1
+        self._launched += 1
+        if self._idle:
+            slot = self._idle.pop()
+            slot.run = run
+            if slot.waiter is not None:
+                slot.waiter.set_result(None)
+                slot.waiter = None
+            return
+        slot = Slot()
+        slot.run = run
+        self._fetcher.register(slot)
+        slot.task = self._loop.create_task(self._serve(slot))
+        slot.task.add_done_callback(_fault)
+
+    async def _serve(self, slot: Slot) -> None:
+        """A slot's life: send, hand over what came, park until there is more."""
+        time = self._loop.time
+        send = self._fetcher.send
+        while True:
+            run = slot.run
+            if run is None:
+                waiter = slot.waiter = self._loop.create_future()
+                await waiter
+                continue
+            started = time()
+            result = await send(run.call, run.key, slot)
+            slot.run = None
+            self._idle.append(slot)
+            self._landed(run, result, started)
+
+    def _landed(self, run: RowRun, result: Reply | Failure, started: float) -> None:
+        now = self._loop.time()
+        self._in_flight -= 1
+        self._engaged -= 1
+        run.latency_ms = (now - started) * 1000.0
+        repeated = run.sent > 0
+        spent_in, spent_out = run.tokens_in, run.tokens_out
+        charge = run.call.charge
+        next_step, failure = self._executor.absorb(run, result, now)
+        if failure is None:
+            self._concurrency.on_reply(Signal.NONE, started, now)
+        else:
+            self._concurrency.on_reply(POLICY[failure.kind].signal, started, now)
+            self._heed(failure, run)
+        tally = self._tally
+        tally.count(
+            repeated=repeated,
+            replied=isinstance(result, Reply) or failure is None or failure.status > 0,
+            ok=isinstance(result, Reply) and result.status < 300,
+            throttled=failure is not None and failure.kind is ErrorKind.RATE_LIMITED,
+            latency_ms=run.latency_ms if failure is None else -1.0,
+            tokens_in=run.tokens_in - spent_in,
+            tokens_out=run.tokens_out - spent_out,
+            charged=charge.tokens,
+        )
+        if self._settles and self._limiter is not None:
+            delta = self._executor.settlement(charge, run.tokens_in - spent_in, run.tokens_out - spent_out)
+            if delta:
+                self._limiter.settle(delta)
+        if isinstance(next_step, OutcomeLine):
+            self._outcomes.append(next_step)
+        elif self._draining:
+            self._link.send(Released(rows=[run.row]))
+        elif next_step.delay_s <= 0.0:
+            self._due.append(run)
+        else:
+            self._serial += 1
+            heapq.heappush(self._sleeping, (now + next_step.delay_s, self._serial, run))
+        if tally.first_success and self._gate >= 0 and not self._answered:
+            self._answered = True
+            self._flush(now)  # the coordinator opens the gate for all
+        if self._draining:
+            self._maybe_drained()
+        else:
+            self._pump()
+
+    def _heed(self, failure: Failure, run: RowRun) -> None:
+        """Tell whom a failure concerns beyond its own row."""
+        if failure.kind is ErrorKind.RATE_LIMITED and self._limiter is not None:
+            self._limiter.throttled(failure.wait_s, run.generation)
+        elif POLICY[failure.kind].run is RunEffect.STOP_IF_NEVER_ANSWERED:
+            now = self._loop.time()
+            if now - self._last_event >= 1.0 or not self._last_event:
+                self._last_event = now
+                self._link.send(Event(kind=failure.kind, message=failure.message, status=failure.status))
+
+    # --- the tick -----------------------------------------------------------------------------------------
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._tick(self._loop.time())
+
+    def _tick(self, now: float) -> None:
+        elapsed = max(now - self._last_tick, 1e-3)
+        self._last_tick = now
+        self._rate += (self._launched / elapsed - self._rate) * min(1.0, elapsed / 0.25)
+        self._launched = 0
+        while self._sleeping and self._sleeping[0][0] <= now:
+            self._due.append(heapq.heappop(self._sleeping)[2])
+        if now - self._last_swept >= SWEEP_S:
+            self._last_swept = now
+            self._fetcher.sweep(now)
+        if self._cut_off() and now - self._last_beat > self._settings.guard_s + CUT_OFF_EXIT_S:
+            os._exit(0)
+        self._pump()
+        if self._outcomes or now - self._last_sent >= BEAT_S:
+            self._flush(now)
+        else:
+            self._want()
+
+    def _batch(self) -> int:
+        return max(BATCH_MIN, int(self._rate * BATCH_S))
+
+    def _want(self) -> None:
+        missing = self._missing()
+        if missing:
+            self._link.send(Want(rows=missing))
+
+    def _missing(self) -> int:
+        """How many rows to ask for, so that what is held beyond those in flight stays one batch."""
+        if self._draining or not self._welcomed:
+            return 0
+        held = len(self._fresh) + len(self._due) + self._wanted
+        room = 0
+        if self._limiter is None:
+            room = max(0, self._limit() - self._engaged)
+        else:
+            held += len(self._queued)
+        missing = self._batch() + room - held
+        if missing > 0 and (missing * 4 >= self._batch() or held == 0):
+            self._wanted += missing
+            return missing
+        return 0
+
+    def _flush(self, now: float) -> None:
+        self._last_sent = now
+        limiter = self._limiter
+        tally = self._tally.take(
+            in_flight=self._in_flight,
+            waiting=len(self._queued),
+            sleeping=len(self._sleeping),
+            starved_s=limiter.starved_s(now) if limiter is not None else 0.0,
+        )
+        lines, self._outcomes = self._outcomes, []
+        self._link.send(Outcomes(lines=lines, tally=tally, want=self._missing()))
+
+    def _cut_off(self) -> bool:
+        """Where no kernel tells of the coordinator's death, its beats do: without them nothing is sent."""
+        guard_s = self._settings.guard_s
+        return guard_s > 0.0 and self._loop.time() - self._last_beat > guard_s
+
+
+def _fault(task: "asyncio.Task[None]") -> None:
+    """A slot that ends by itself is a fault of ours: die loudly, the rows are leased again."""
+    if task.cancelled():
+        return
+    error = task.exception()
+    if error is not None:
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(EXIT_FAULT)
