@@ -46,3 +46,8 @@ def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[AuthHeader, ...]
     parsed = msgspec.json.decode(line, type=_Line)
     auth = tuple(AuthHeader(name, Secret(value), prefix) for name, prefix, value in parsed.auth)
     return parsed.settings, auth
+
+
+def secret_values(auth: tuple[AuthHeader, ...]) -> list[str]:
+    """The secrets themselves, to keep them out of children's environments."""
+    return [header.secret.reveal() for header in auth]

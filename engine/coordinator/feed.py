@@ -1,0 +1,160 @@
+"""Rows from the source to the ledger, read in a thread, without those that are finished already.
+
+Rules of this file:
+1. The thread reads only as far as it has credit, so that memory stays flat however long the input is.
+2. A finished row is skipped only if its bytes are still the ones it was finished with. That is checked for all
+   finished rows before the first open row is handed out, unless the input can be read only once.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from engine.core.errors import EngineError, UsageError
+from engine.core.ledger import LedgerRow
+from engine.source import Source, SourceRow
+
+CHUNK_ROWS = 512
+CHUNK_BYTES = 4 * 1024 * 1024
+FIRST_CHUNK_ROWS = 64  # small, so that the first worker that is ready finds rows
+
+
+class Chunk(NamedTuple):
+    """Open rows read in one go, and the rows among them that cannot be used."""
+
+    rows: list[LedgerRow]
+    bad: list[SourceRow]
+    resumed: int  # finished rows passed over on the way
+
+
+Finished = Callable[[], Iterator[tuple[int, int, bool]]]
+
+
+class Feed:
+    """The reading thread of one run."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        again: Callable[[], Source] | None,
+        finished: Finished,
+        rows_max: int | None,
+        on_chunk: Callable[[Chunk], None],
+        on_end: Callable[[int], None],
+        on_error: Callable[[EngineError], None],
+    ) -> None:
+        """``again`` opens the input a second time, to check it first; None where it can be read only once.
+
+        ``on_chunk``, ``on_end`` (with the number of rows) and ``on_error`` are called on the loop.
+        """
+        self._source = source
+        self._again = again
+        self._finished = finished
+        self._rows_max = rows_max
+        self._on_chunk, self._on_end, self._on_error = on_chunk, on_end, on_error
+        self._loop = asyncio.get_running_loop()
+        self._credit = threading.Semaphore(0)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
+        self.rows_read = 0
+
+    def start(self) -> None:
+        """Begin; the first chunk comes without asking."""
+        self._credit.release()
+        self._thread.start()
+
+    def more(self) -> None:
+        """Credit for one more chunk."""
+        self._credit.release()
+
+    def stop(self) -> None:
+        """Read no further. Does not wait for a read that hangs (standard input)."""
+        self._stopped = True
+        self._credit.release()
+
+    def _read(self) -> None:
+        try:
+            if self._again is not None:
+                self._verify(self._again())
+            self._read_all()
+        except EngineError as error:
+            self._post(self._on_error, error)
+
+    def _read_all(self) -> None:
+        size = FIRST_CHUNK_ROWS
+        rows: list[LedgerRow] = []
+        bad: list[SourceRow] = []
+        resumed = held = 0
+        finished = self._finished()
+        done = next(finished, None)
+        for row in self._rows(self._source):
+            self.rows_read = row.row + 1
+            if done is not None and done[0] == row.row:
+                _compare(row, done[1])
+                resumed += 1
+                done = next(finished, None)
+                continue
+            if row.bad:
+                bad.append(row)
+            else:
+                rows.append(LedgerRow(row.row, row.line, row.payload, row.digest))
+            held += len(row.payload)
+            if len(rows) + len(bad) >= size or held >= CHUNK_BYTES:
+                self._credit.acquire()
+                if self._stopped:
+                    return
+                self._post(self._on_chunk, Chunk(rows, bad, resumed))
+                rows, bad, resumed, held, size = [], [], 0, 0, CHUNK_ROWS
+        if done is not None and self._rows_max is None:
+            raise _shorter(self.rows_read)
+        self._post(self._on_chunk, Chunk(rows, bad, resumed))
+        self._post(self._on_end, self.rows_read)
+
+    def _verify(self, source: Source) -> None:
+        """Compare every finished row with the input, before anything is sent."""
+        finished = self._finished()
+        done = next(finished, None)
+        try:
+            if done is None:
+                return
+            for row in self._rows(source):
+                if self._stopped:
+                    return
+                if done[0] == row.row:
+                    _compare(row, done[1])
+                    done = next(finished, None)
+                    if done is None:
+                        return
+            if self._rows_max is None:
+                raise _shorter(done[0])
+        finally:
+            source.close()
+
+    def _rows(self, source: Source) -> Iterator[SourceRow]:
+        for row in source:
+            if self._rows_max is not None and row.row >= self._rows_max:
+                return
+            yield row
+
+    def _post(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            self._stopped = True  # the loop is closed: the run is over
+
+
+def _compare(row: SourceRow, digest: int) -> None:
+    if row.digest != digest:
+        raise UsageError(
+            f"The input has changed: row {row.row} (line {row.line}) was finished with other bytes. Nothing of it is "
+            "sent again. Restore the input, or start over with --fresh (the results so far are moved aside)."
+        )
+
+
+def _shorter(rows: int) -> UsageError:
+    return UsageError(
+        f"The input has changed: it ends after {rows} rows, but later rows were finished before. "
+        "Restore the input, or start over with --fresh (the results so far are moved aside)."
+    )

@@ -1,0 +1,152 @@
+"""When a run stops by itself: refused keys, wrong models, an endpoint that is not there, too many failures.
+
+Rules of this file:
+1. Decisions only; the session carries them out. Times are arguments.
+2. Rows that a stop hits stay open. So a failure that may turn out to concern the whole run is held back until a
+   success shows that it concerned its row alone.
+"""
+
+import msgspec
+
+from engine.config import Job
+from engine.core.commit import OutcomeRow
+from engine.core.errors import (
+    NEVER_ANSWERED_S,
+    NO_SUCCESS_S,
+    POLICY,
+    STREAK,
+    ErrorKind,
+    ExitCode,
+    RunEffect,
+)
+from engine.wire.messages import Tally
+
+FAILURES_MIN = 20  # rows finished before a percentage of failures means anything
+
+
+class Stops:
+    """Watches outcomes and tallies of one run. ``reason`` is set once it should stop."""
+
+    def __init__(self, job: Job, now: float) -> None:
+        self.reason = ""
+        self.exit_code = ExitCode.OK
+        self._started = now
+        self._last_success = now
+        self._first_sent: float | None = None
+        self._answered = False
+        self._unreachable = ""
+        self._held: list[OutcomeRow] = []
+        self._finished = 0
+        self._failed = 0
+        self._failures_max, self._failures_share = parse_max_failures(job.max_failures)
+
+    def judge(self, outcome: OutcomeRow) -> list[OutcomeRow]:
+        """The outcomes that may be committed now: this one, none while it is held back, or it and those held."""
+        self._finished += 1
+        if outcome.ok:
+            released, self._held = self._held, []
+            for held in released:
+                self._count_failure(held)
+            return [*released, outcome]
+        effect = POLICY[ErrorKind(outcome.kind)].run
+        if effect is RunEffect.STOP:
+            self._stop(outcome)
+            return []
+        if effect is RunEffect.STOP_AFTER_STREAK:
+            self._held.append(outcome)
+            if len(self._held) >= STREAK:
+                self._stop(outcome)
+            return []
+        self._count_failure(outcome)
+        return [outcome]
+
+    def give_up(self) -> list[OutcomeRow]:
+        """At the end of the input: what is still held back is a plain failure of its row."""
+        released, self._held = self._held, []
+        return released
+
+    def heard(self, tally: Tally, now: float) -> None:
+        """A worker's counts."""
+        if tally.requests and self._first_sent is None:
+            self._first_sent = now
+        if tally.replies:
+            self._answered = True
+        if tally.ok_replies:
+            self._last_success = now
+
+    def unreachable(self, message: str, now: float) -> None:
+        """A worker could not reach the endpoint at all."""
+        if self._first_sent is None:
+            self._first_sent = now
+        self._unreachable = message
+
+    def tick(self, now: float) -> None:
+        """Time passes."""
+        if self.reason:
+            return
+        first = self._first_sent
+        if not self._answered and self._unreachable and first is not None and now - first > NEVER_ANSWERED_S:
+            self._end(
+                f"the endpoint has not answered once in {NEVER_ANSWERED_S:g} s: {self._unreachable}. No row was "
+                "finished by this; check the address and give the same command again",
+            )
+        elif first is not None and now - max(self._last_success, first) > NO_SUCCESS_S:
+            self._end(
+                f"no request has succeeded for {NO_SUCCESS_S / 60:g} minutes; rows that are open stay open, give "
+                "the same command again when the endpoint is well",
+            )
+
+    def _count_failure(self, outcome: OutcomeRow) -> None:
+        self._failed += 1
+        over = self._failures_max is not None and self._failed > self._failures_max
+        if self._failures_share is not None and self._finished >= FAILURES_MIN:
+            over = over or self._failed > self._failures_share * self._finished
+        if over and not self.reason:
+            self._end(
+                f"more rows failed than --max-failures allows ({self._failed} of {self._finished} finished; the last "
+                f"one: {outcome.kind}); the rows that are open stay open",
+            )
+
+    def _stop(self, outcome: OutcomeRow) -> None:
+        if not self.reason:
+            kind = ErrorKind(outcome.kind)
+            self._end(
+                f"{POLICY[kind].says} ({kind}): {message_of(outcome.record)}. The rows it hit stay open; mend it and "
+                "give the same command again",
+            )
+
+    def _end(self, reason: str) -> None:
+        self.reason, self.exit_code = reason, ExitCode.STOPPED
+
+
+def message_of(record: bytes) -> str:
+    """The failure's own words from a failed row's record."""
+    try:
+        failed = msgspec.json.decode(record)
+    except msgspec.MsgspecError:
+        return ""
+    if not isinstance(failed, dict):
+        return ""
+    error = failed.get("error")
+    if isinstance(error, dict):  # an openai-batch line
+        return str(error.get("message", ""))
+    return str(failed.get("_error", "")).partition(": ")[2]
+
+
+def parse_max_failures(text: str) -> tuple[int | None, float | None]:
+    """``"10"`` is a number of rows, ``"5%"`` a share of the finished ones, ``""`` no bound.
+
+    Raises ValueError for anything else.
+    """
+    text = text.strip()
+    if not text:
+        return None, None
+    if text.endswith("%"):
+        share = float(text[:-1]) / 100.0
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(text)
+        return None, share
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number, None
