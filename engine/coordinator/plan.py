@@ -1,0 +1,140 @@
+"""Everything about a run that is decided, and everything that is refused, before anything is sent.
+
+Rules of this file:
+1. Raises UsageError (exit 2) with a sentence for whatever cannot work; what passes here is not checked again.
+2. Sends nothing, starts nothing, and writes only the state folder.
+"""
+
+import json
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.config import Job
+from engine.coordinator.embedded import is_embedded, settings_of
+from engine.core.errors import UsageError
+from engine.formats import format_named
+from engine.formats.record import META_COLUMNS
+from engine.providers import make_provider
+from engine.sink import check_output
+from engine.source import Source
+from engine.statefolder import move_aside
+from engine.steps import make_step
+from engine.store import Store
+
+PEEK_ROWS = 100  # records of an input without a header that are asked for their columns
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job that can run."""
+
+    job: Job
+    source: Source
+    columns: tuple[str, ...]  # of the output, in order; () where only the records tell
+    answers: tuple[str, ...]
+    notes: dict[str, Any]
+
+
+def check(job: Job) -> Plan:
+    """Open the input and try every part of the job. Raises UsageError."""
+    if job.target.provider == "mock" and is_embedded(job.target.base_url):
+        settings_of(job.target.base_url)
+    provider = make_provider(job.target)
+    step = make_step(job.step.kind, job.step, job.target, provider)
+    format_named(job.output_format)
+    if job.output_format == "openai-batch" and job.input_format != "openai-batch":
+        raise UsageError("openai-batch output needs openai-batch input: its records answer the input's custom_ids.")
+    if job.output != "-":
+        check_output(job.output, job.state, job.input)
+    source = Source(job.input, job.input_format, row_bytes_max=job.limits.row_bytes_max)
+    try:
+        _check_columns(step.columns, source)
+    except UsageError:
+        source.close()
+        raise
+    answers = step.answer_columns
+    columns: tuple[str, ...] = ()
+    if source.columns is not None:
+        tail = ("_status", "_error", *(META_COLUMNS if job.meta else ()))
+        new = (*answers, *tail)
+        columns = (*(name for name in source.columns if name not in new), *new)
+    return Plan(job, source, columns, answers, dict(source.notes))
+
+
+def _check_columns(used: frozenset[str], source: Source) -> None:
+    known = source.column_names(PEEK_ROWS)
+    missing = sorted(used - known)
+    if missing and (known or source.columns is not None):
+        where = "the input's header" if source.columns is not None else f"the input's first {PEEK_ROWS} records"
+        raise UsageError(
+            f"The template names {', '.join(map(repr, missing))}, which {where} "
+            f"{'does' if source.columns is not None else 'do'} not have. Known columns: {', '.join(sorted(known))}. "
+            "Nothing was sent."
+        )
+
+
+def open_store(plan: Plan, note: Any) -> Store:
+    """The run's store, new or to be resumed. Raises UsageError when it belongs to another job, or is in use."""
+    job = plan.job
+    folder = Path(job.state)
+    if job.fresh:
+        aside = move_aside(folder)
+        if aside is not None:
+            note(f"the state of the earlier run was moved to {aside}")
+    store = Store.open(folder, durability=job.durability)
+    try:
+        _same_job(job, store)
+        if store.get_meta("run_id") is None:
+            store.set_meta("run_id", secrets.token_hex(8))
+        store.set_meta("job", msgspec.json.encode(job).decode())
+        store.set_meta("columns", json.dumps(plan.columns))
+        store.set_meta("notes", json.dumps(plan.notes))
+        if job.retry_failed:
+            again = store.forget_failed()
+            note(f"{again} failed rows are open again")
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _same_job(job: Job, store: Store) -> None:
+    known = store.identity()
+    mine = json.loads(json.dumps(job.identity()))
+    if known is None:
+        store.set_identity(mine)
+        return
+    different = [path for path in _differences(known, mine) if not _harmless(path, job)]
+    if different:
+        raise UsageError(
+            f"An earlier run in {job.state} was another job; what differs: {', '.join(different)}. Nothing was sent. "
+            "Give the same settings to go on with it, --fresh to start over (the earlier results are moved aside), "
+            "or correct a setting for the failed rows only with: engine retry RUN --set NAME=VALUE"
+        )
+
+
+def _harmless(path: str, job: Job) -> bool:
+    """The embedded mock is set up by its address; other speeds do not make it another job."""
+    return path == "target.base_url" and job.target.provider == "mock"
+
+
+def _differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Dotted names of what differs between two JSON values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found: list[str] = []
+        for name in sorted(one.keys() | other.keys()):
+            found += _differences(one.get(name), other.get(name), f"{path}.{name}" if path else name)
+        return found
+    return [] if one == other else [path]
+
+
+def forget_temporary(folder: Path) -> None:
+    """Remove what an earlier run left in its socket folder."""
+    for child in folder.iterdir():
+        with suppress(OSError):
+            child.unlink()
