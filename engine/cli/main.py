@@ -1,0 +1,76 @@
+"""The program ``engine``: its commands, and what an error looks like from outside.
+
+Rules of this file:
+1. An expected error is one sentence on standard error and its exit code; there is no traceback.
+2. Commands import what they need when they run: the first request should not wait for what only others use.
+"""
+
+import sys
+import traceback
+
+import click
+import typer
+
+from engine import __version__
+from engine.cli.doctor import doctor_command
+from engine.cli.export import export_command
+from engine.cli.mock import mock_command
+from engine.cli.retry import retry_command
+from engine.cli.run import run_command
+from engine.cli.status import status_command
+from engine.core.errors import EngineError, ExitCode
+from engine.observe.sanitise import sanitise
+
+app = typer.Typer(
+    name="engine",
+    help="Call an LLM or HTTP endpoint once per row, as fast as its quota allows, and lose no row.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run_command)
+app.command("status")(status_command)
+app.command("export")(export_command)
+app.command("retry")(retry_command)
+app.command("mock")(mock_command)
+app.command("doctor")(doctor_command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"engine {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Call an LLM or HTTP endpoint once per row, as fast as its quota allows, and lose no row."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code (see ``core.errors.ExitCode``)."""
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return int(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return int(ExitCode.INTERRUPTED)
+    except EngineError as error:
+        print(f"engine: {sanitise(str(error))}", file=sys.stderr)
+        return int(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our standard output has left; there is nobody to tell.
+        sys.stderr.close()
+        return int(ExitCode.INTERRUPTED)
+    except Exception as error:  # the last line of defence: never a silent exit 1
+        traceback.print_exception(error)
+        print(
+            f"engine: an internal fault ({type(error).__name__}). Committed rows are safe; the same command goes on.",
+            file=sys.stderr,
+        )
+        return int(ExitCode.INTERNAL)
+    return int(result or 0)

@@ -1,0 +1,97 @@
+"""``engine retry``: run the failed rows of a run again, with corrected settings if need be.
+
+Rules of this file:
+1. Only failed rows are opened; what is ok stays as it is. The corrected settings become the run's own.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_EXAMPLES = """Examples:
+
+\b
+  engine retry labelled.jsonl
+  engine retry labelled.jsonl --kind timeout
+  engine retry labelled.jsonl --set model=gpt-4.1 --set max-tokens=200"""
+
+
+def retry_command(
+    run: Annotated[str, typer.Argument(help="The output's path, or the state folder.")],
+    kind: Annotated[str | None, typer.Option(help="Only rows that failed with this kind.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: correct a setting first.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes, no summary.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
+) -> int:
+    """Send the failed rows of a finished or stopped run again."""
+    import msgspec
+
+    from engine.cli.folders import state_folder
+    from engine.cli.run import show
+    from engine.config import Job
+    from engine.coordinator.run import run_job
+    from engine.core.errors import ErrorKind, UsageError
+    from engine.observe.progress import choose_progress
+    from engine.settings import auth_for
+    from engine.store import Store
+
+    folder = state_folder(run)
+    if kind is not None and kind not in set(ErrorKind):
+        raise UsageError(f"There is no failure kind {kind!r}. Known: {', '.join(ErrorKind)}.")
+    with Store.view(folder) as store:
+        kept = store.get_meta("job")
+    if kept is None:
+        raise UsageError(f"The run in {folder} has not begun; start it with engine run.")
+    job = msgspec.json.decode(kept, type=Job)
+    if job.input == "-":
+        raise UsageError("This run read standard input: pipe the same rows into engine run --retry-failed.")
+    job = correct(job, set_ or [])
+    job = replace(job, state=str(folder), fresh=False, retry_failed=False, rows=None)
+    auth = auth_for(job)
+    with Store.open(folder, durability=job.durability) as store:
+        store.forget_failed(kind)
+        store.set_identity(json.loads(json.dumps(job.identity())))
+    summary = run_job(job, auth, choose_progress(quiet=quiet, no_progress=no_progress))
+    show(summary, as_json=as_json, quiet=quiet, to_stderr=job.output == "-")
+    return summary.exit_code
+
+
+retry_command.__doc__ = f"{retry_command.__doc__}\n\n{_EXAMPLES}"
+
+_TARGET = {"model": str, "base-url": str, "max-tokens": int, "temperature": float}
+_STEP = {"prompt": str, "system": str}
+_JOB = {"timeout": float, "retries": int, "rpm": int, "tpm": int, "in-flight": int, "procs": int}
+
+
+def correct(job: Any, changes: list[str]) -> Any:
+    """``job`` with ``NAME=VALUE`` settings replaced. Raises UsageError."""
+    from engine.core.errors import UsageError
+
+    for change in changes:
+        name, equals, text = change.partition("=")
+        name = name.strip().replace("_", "-")
+        try:
+            if not equals:
+                raise ValueError("it is not like NAME=VALUE")
+            if name == "prompt-file":
+                job = replace(job, step=replace(job.step, prompt=Path(text).read_text(encoding="utf-8")))
+            elif name in _TARGET:
+                job = replace(job, target=replace(job.target, **{name.replace("-", "_"): _TARGET[name](text)}))
+            elif name in _STEP:
+                job = replace(job, step=replace(job.step, **{name: text}))
+            elif name == "timeout":
+                seconds = float(text)
+                times = replace(job.timeouts, first_byte_s=seconds, total_s=seconds, read_s=min(60.0, seconds))
+                job = replace(job, timeouts=times)
+            elif name in _JOB:
+                job = replace(job, **{name.replace("-", "_"): _JOB[name](text)})
+            else:
+                known = ", ".join([*_TARGET, *_STEP, "prompt-file", *_JOB])
+                raise ValueError(f"{name!r} cannot be corrected; these can: {known}")
+        except (ValueError, OSError) as error:
+            raise UsageError(f"--set {change}: {error}.") from None
+    return job

@@ -1,0 +1,427 @@
+"""From flags, environment, job file and defaults to one frozen Job; each value remembers where it came from.
+
+Rules of this file:
+1. Precedence: flag, then environment (``ENGINE_`` and the flag's name), then job file, then default.
+2. Every refusal is a UsageError with a sentence, made before anything is read or sent.
+3. Keys are read here from the environment, and from nowhere else; they are not part of the Job.
+"""
+
+import difflib
+import ipaddress
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+
+from engine.config import Job, StepSettings, Timeouts
+from engine.core.errors import UsageError
+from engine.core.model import Target
+from engine.credentials import AuthHeader, secret_from_environment, secret_header
+from engine.formats.detect import detect
+from engine.providers import PROVIDERS, make_provider, provider_class
+from engine.steps.schema import parse_schema
+
+IN_FLIGHT_DEFAULT = 512
+PREFIX = "ENGINE_"
+
+
+class Origin(NamedTuple):
+    """A setting's value and where it came from."""
+
+    value: Any
+    source: str  # flag, environment, job file, default
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A job, the secrets that travel beside it, and the origin of each setting."""
+
+    job: Job
+    auth: tuple[AuthHeader, ...]
+    origins: dict[str, Origin]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError("a text is needed")
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, (bool, float)) or number < 1:
+        raise ValueError("a whole number of at least 1 is needed")
+    return number
+
+
+def _from_zero(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, (bool, float)) or number < 0:
+        raise ValueError("a whole number of at least 0 is needed")
+    return number
+
+
+def _real(value: Any) -> float:
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not 0.0 < number < 1e7:
+        raise ValueError("a number of seconds above 0 is needed")
+    return number
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return words[str(value).strip().lower()]
+    except KeyError:
+        raise ValueError("yes or no is needed") from None
+
+
+def _rate(value: Any) -> int:
+    if str(value).strip().lower() == "auto":
+        raise ValueError("this version does not learn limits by itself; give the number from your provider's page")
+    return _count(value)
+
+
+def _in_flight(value: Any) -> int:
+    return IN_FLIGHT_DEFAULT if str(value).strip().lower() == "auto" else _count(value)
+
+
+def _pairs(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}={json.dumps(item)}" for name, item in value.items()]
+    if isinstance(value, str):
+        return [value] if value else []
+    return [str(item) for item in value]
+
+
+def _header_lines(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}: {item}" for name, item in value.items()]
+    return _pairs(value)
+
+
+class Setting(NamedTuple):
+    """One setting: how it is read, and what it is without being given."""
+
+    read: Callable[[Any], Any]
+    default: Any = None
+
+
+SETTINGS: dict[str, Setting] = {
+    "input": Setting(_text),
+    "output": Setting(_text),
+    "procs": Setting(_count),
+    "provider": Setting(_text, "openai"),
+    "base_url": Setting(_text, ""),
+    "endpoint": Setting(_text, "chat"),
+    "api_version": Setting(_text, ""),
+    "model": Setting(_text, ""),
+    "prompt": Setting(_text),
+    "prompt_file": Setting(_text),
+    "messages": Setting(_text),
+    "system": Setting(_text),
+    "url": Setting(_text),
+    "method": Setting(_text, "POST"),
+    "header": Setting(_header_lines, []),
+    "body": Setting(_text),
+    "select": Setting(_text, ""),
+    "max_tokens": Setting(_count),
+    "temperature": Setting(_real),
+    "param": Setting(_pairs, []),
+    "into": Setting(_text),
+    "schema": Setting(_text),
+    "rpm": Setting(_rate),
+    "tpm": Setting(_rate),
+    "in_flight": Setting(_in_flight, IN_FLIGHT_DEFAULT),
+    "timeout": Setting(_seconds, 300.0),
+    "retries": Setting(_from_zero, 5),
+    "max_failures": Setting(_text, ""),
+    "api_key_env": Setting(_text),
+    "input_format": Setting(_text),
+    "output_format": Setting(_text),
+    "rows": Setting(_count),
+    "fresh": Setting(_switch, False),
+    "retry_failed": Setting(_switch, False),
+    "durability": Setting(_text, "fsync"),
+    "state": Setting(_text),
+    "meta": Setting(_switch, False),
+    "ca_file": Setting(_text, ""),
+    "trust_env": Setting(_switch, False),
+    "escape_cells": Setting(_switch, True),
+}
+_FILES = ("prompt_file", "schema", "ca_file")  # relative to the job file that names them
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Loaded:
+    """The job that flags (None: not given), environment and the job file in ``flags["job"]`` describe."""
+    environment = os.environ if environment is None else environment
+    origins = _origins(flags, environment)
+    values = {name: origin.value for name, origin in origins.items()}
+    _refuse_contradictions(values)
+    headers, secret_headers = _headers(values["header"], environment)
+    target = _target(values)
+    step = _step(values, headers)
+    input_format = values["input_format"] or detect(values["input"])[0]
+    output_format = values["output_format"] or _output_format(values["output"], input_format)
+    if input_format == "openai-batch":
+        step = _as_batch(step, output_format)
+    auth = (*_key(target, values, environment), *secret_headers)
+    state = values["state"] or ("" if values["output"] == "-" else f"{values['output']}.run")
+    timeout_s = values["timeout"]
+    job = Job(
+        input=values["input"],
+        output=values["output"],
+        input_format=input_format,
+        output_format=output_format,
+        state=state,
+        target=target,
+        step=step,
+        procs=values["procs"],
+        rpm=values["rpm"],
+        tpm=values["tpm"],
+        in_flight=values["in_flight"],
+        retries=values["retries"],
+        max_failures=values["max_failures"],
+        rows=values["rows"],
+        fresh=values["fresh"],
+        retry_failed=values["retry_failed"],
+        durability=values["durability"],
+        meta=values["meta"],
+        ca_file=values["ca_file"],
+        trust_env=values["trust_env"],
+        escape_cells=values["escape_cells"],
+        timeouts=Timeouts(
+            connect_s=min(10.0, timeout_s), first_byte_s=timeout_s, read_s=min(60.0, timeout_s), total_s=timeout_s
+        ),
+    )
+    return Loaded(job, auth, origins)
+
+
+def flag_name(name: str) -> str:
+    """``max_tokens`` is ``--max-tokens``."""
+    return "--" + name.replace("_", "-")
+
+
+def _origins(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Origin]:
+    file = _job_file(flags.get("job"))
+    found: dict[str, Origin] = {}
+    for name, setting in SETTINGS.items():
+        variable = PREFIX + name.upper()
+        if flags.get(name) not in (None, [], ()):
+            raw, source = flags[name], "flag"
+        elif environment.get(variable):
+            raw, source = environment[variable], f"environment ({variable})"
+        elif name in file:
+            raw, source = file[name], f"job file ({flags['job']})"
+        else:
+            raw, source = setting.default, "default"
+        if raw is not None:
+            try:
+                raw = setting.read(raw)
+            except (ValueError, TypeError) as error:
+                where = "" if source == "flag" else f" from the {source}"
+                raise UsageError(f"{flag_name(name)} {raw!r}{where} cannot be used: {error}.") from None
+        found[name] = Origin(raw, source)
+    if found["procs"].value is None:
+        found["procs"] = Origin(psutil.cpu_count() or 1, "default (processors)")
+    for name in ("input", "output"):
+        if found[name].value is None:
+            raise UsageError(f"There is no {name}. Give one: engine run INPUT -o OUTPUT.")
+    return found
+
+
+def _job_file(path: str | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        file = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The job file {path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The job file {path} is not valid TOML: {error}.") from None
+    known = {"params": "param", "headers": "header"}
+    values: dict[str, Any] = {}
+    for raw_name, value in file.items():
+        name = known.get(raw_name, raw_name).replace("-", "_")
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(name, SETTINGS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UsageError(f"The job file {path} has an unknown setting {raw_name!r}.{hint}")
+        values[name] = value
+    for name in _FILES:
+        if isinstance(values.get(name), str):
+            values[name] = str(Path(path).parent / values[name])
+    return values
+
+
+def _refuse_contradictions(values: Mapping[str, Any]) -> None:
+    sources = [name for name in ("prompt", "prompt_file", "messages", "url") if values[name] is not None]
+    if len(sources) > 1:
+        raise UsageError(f"{' and '.join(map(flag_name, sources))} exclude each other: give one of them.")
+    plain = values["provider"] == "http"
+    if plain != (values["url"] is not None):
+        raise UsageError("--provider http and --url belong together: give both, or neither.")
+    if not plain and (values["body"] is not None or values["select"]):
+        raise UsageError("--body and --select are for --provider http; a model's body fields go into --param.")
+    choices = {
+        "endpoint": ("chat", "responses", "embeddings", "completions"),
+        "durability": ("fsync", "os"),
+        "provider": tuple(PROVIDERS),
+    }
+    for name, allowed in choices.items():
+        if values[name] not in allowed:
+            raise UsageError(f"{flag_name(name)} {values[name]!r} is not known. Use one of: {', '.join(allowed)}.")
+    if values["fresh"] and values["retry_failed"]:
+        raise UsageError("--fresh starts over and --retry-failed goes on: give one of them.")
+    if values["output"] == "-" and values["retry_failed"] and not values["state"]:
+        raise UsageError("--retry-failed needs the state of an earlier run: give --state.")
+
+
+def _target(values: Mapping[str, Any]) -> Target:
+    provider = values["provider"]
+    if not values["model"] and provider in ("openai", "azure", "anthropic", "ollama"):
+        raise UsageError("There is no model. Give one with --model NAME.")
+    base_url = values["base_url"]
+    if provider == "http":
+        base_url = values["url"]
+    schema = None
+    if values["schema"] is not None:
+        schema = parse_schema(_read(values["schema"], "schema"), source=values["schema"])
+    return Target(
+        provider=provider,
+        base_url=base_url,
+        endpoint=values["endpoint"],
+        model=values["model"] or ("mock" if provider == "mock" else ""),
+        api_version=values["api_version"],
+        max_tokens=values["max_tokens"],
+        temperature=values["temperature"],
+        params=_params(values["param"]),
+        schema=schema,
+        method=values["method"].upper(),
+        select=values["select"],
+    )
+
+
+def _params(lines: list[str]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for line in lines:
+        name, equals, text = line.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--param {line!r} is not like name=value.")
+        try:
+            params[name.strip()] = json.loads(text)
+        except ValueError:
+            params[name.strip()] = text  # a bare word is a string
+    return params
+
+
+def _step(values: Mapping[str, Any], headers: tuple[tuple[str, str], ...]) -> StepSettings:
+    prompt = values["prompt"]
+    if values["prompt_file"] is not None:
+        try:
+            prompt = _read(values["prompt_file"], "prompt file").decode("utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"The prompt file {values['prompt_file']} is not UTF-8.") from None
+    return StepSettings(
+        kind="request" if values["provider"] == "http" else "ask",
+        prompt=prompt,
+        system=values["system"],
+        messages=values["messages"],
+        url=values["url"],
+        headers=headers,
+        body=values["body"],
+        into=values["into"] or "response",
+        into_given=values["into"] is not None,
+    )
+
+
+def _as_batch(step: StepSettings, output_format: str) -> StepSettings:
+    from dataclasses import replace
+
+    if step.prompt is not None or step.messages is not None:
+        # Batch lines carry their own question; a template over their columns makes them ordinary rows.
+        return step
+    return replace(step, batch_lines=True, batch_output=output_format == "openai-batch")
+
+
+def _output_format(output: str, input_format: str) -> str:
+    if output == "-":
+        return "openai-batch" if input_format == "openai-batch" else "jsonl"
+    name = detect(output, content=False)[0]
+    return "openai-batch" if name == "jsonl" and input_format == "openai-batch" else name
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"The {what} {path} cannot be read: {error.strerror}.") from None
+
+
+def _headers(
+    lines: list[str], environment: Mapping[str, str]
+) -> tuple[tuple[tuple[str, str], ...], tuple[AuthHeader, ...]]:
+    plain: list[tuple[str, str]] = []
+    secret: list[AuthHeader] = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"--header {line!r} is not like 'Name: value'.")
+        try:
+            hidden = secret_header(name.strip(), value.strip(), environment)
+        except KeyError as error:
+            raise UsageError(f"--header {name.strip()} names the environment variable {error}, which is not set.") from None
+        if hidden is None:
+            plain.append((name.strip(), value.strip()))
+        else:
+            secret.append(hidden)
+    return tuple(plain), tuple(secret)
+
+
+def _key(target: Target, values: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[AuthHeader, ...]:
+    """The provider's key as a header; none for a local server, a refusal where a key is missing."""
+    auth = provider_class(target.provider).auth
+    if auth is None:
+        return ()
+    variable = values["api_key_env"] or auth.environment
+    secret = secret_from_environment(variable, environment) if variable else None
+    if secret is not None:
+        return (AuthHeader(auth.header, secret, auth.prefix),)
+    origin = make_provider(target).origin
+    if values["api_key_env"] is None and (not variable or _is_local(origin)):
+        return ()
+    raise UsageError(
+        f"There is no key for {origin}: the environment variable {variable} is not set. Set it, or name another one "
+        "with --api-key-env. Nothing was sent."
+    )
+
+
+def _is_local(origin: str) -> bool:
+    host = urlsplit(origin).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        # A name without a dot is a machine of this network (a container, a host file's entry).
+        return "." not in host
+    return address.is_loopback or address.is_private
+
+
+def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[AuthHeader, ...]:
+    """The secrets of a kept job, from the environment again. Raises UsageError where a key is missing."""
+    environment = os.environ if environment is None else environment
+    return _key(job.target, {"api_key_env": None}, environment)
