@@ -41,6 +41,7 @@ class StepSettings:
     system: str | None = None  # Jinja2 too
     messages: str | None = None  # the column that holds a message list
     batch_lines: bool = False  # rows are openai-batch lines: custom_id, method, url, body
+    batch_output: bool = False  # the output is openai-batch: records hold status_code, request_id and body
     url: str | None = None  # provider http: template
     headers: tuple[tuple[str, str], ...] = ()  # provider http: templates, without secrets
     body: str | None = None  # provider http: template

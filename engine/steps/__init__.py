@@ -1,8 +1,11 @@
 """The steps' table: kind -> where its class is. A new step is one file and one line here."""
 
 from importlib import import_module
-from typing import Any, cast
+from typing import cast
 
+from engine.config import StepSettings
+from engine.core.errors import UsageError
+from engine.core.model import Target
 from engine.providers.base import Provider
 from engine.steps.base import Step
 
@@ -12,7 +15,10 @@ STEPS: dict[str, str] = {
 }
 
 
-def make_step(kind: str, settings: dict[str, Any], provider: Provider) -> Step:
-    """The step of that kind; ``settings`` are its own (see ``StepSettings`` in ``engine.config``)."""
-    module, _, attribute = STEPS[kind].partition(":")
-    return cast(Step, getattr(import_module(module), attribute)(settings, provider))
+def make_step(kind: str, settings: StepSettings, target: Target, provider: Provider) -> Step:
+    """The step of that kind. Raises UsageError for an unknown kind, or settings or templates it cannot use."""
+    place = STEPS.get(kind)
+    if place is None:
+        raise UsageError(f"There is no step named {kind!r}. Known: {', '.join(STEPS)}.")
+    module, _, attribute = place.partition(":")
+    return cast(Step, getattr(import_module(module), attribute)(settings, target, provider))

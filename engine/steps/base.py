@@ -38,7 +38,10 @@ class Asking(Protocol):
 
 
 class Step(Protocol):
-    """One stage of a job, made once per worker."""
+    """One stage of a job, made once per worker (and once before a run begins, to check it)."""
+
+    columns: frozenset[str]  # of the row, as far as the templates name them outright
+    answer_columns: tuple[str, ...]  # of the output record, in order
 
     def start(self, row: RowValues) -> Asking:
         """Render the row. Raises RowError (template_error, bad_input, request_too_large, bad_request)."""
