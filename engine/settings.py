@@ -81,7 +81,16 @@ def _seconds(value: Any) -> float:
 def _switch(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     try:
         return words[str(value).strip().lower()]
     except KeyError:
@@ -90,7 +99,9 @@ def _switch(value: Any) -> bool:
 
 def _rate(value: Any) -> int:
     if str(value).strip().lower() == "auto":
-        raise ValueError("this version does not learn limits by itself; give the number from your provider's page")
+        raise ValueError(
+            "this version does not learn limits by itself; give the number from your provider's page"
+        )
     return _count(value)
 
 
@@ -203,7 +214,10 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         trust_env=values["trust_env"],
         escape_cells=values["escape_cells"],
         timeouts=Timeouts(
-            connect_s=min(10.0, timeout_s), first_byte_s=timeout_s, read_s=min(60.0, timeout_s), total_s=timeout_s
+            connect_s=min(10.0, timeout_s),
+            first_byte_s=timeout_s,
+            read_s=min(60.0, timeout_s),
+            total_s=timeout_s,
         ),
     )
     return Loaded(job, auth, origins)
@@ -275,7 +289,9 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
     if plain != (values["url"] is not None):
         raise UsageError("--provider http and --url belong together: give both, or neither.")
     if not plain and (values["body"] is not None or values["select"]):
-        raise UsageError("--body and --select are for --provider http; a model's body fields go into --param.")
+        raise UsageError(
+            "--body and --select are for --provider http; a model's body fields go into --param."
+        )
     choices = {
         "endpoint": ("chat", "responses", "embeddings", "completions"),
         "durability": ("fsync", "os"),
@@ -283,7 +299,9 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
     }
     for name, allowed in choices.items():
         if values[name] not in allowed:
-            raise UsageError(f"{flag_name(name)} {values[name]!r} is not known. Use one of: {', '.join(allowed)}.")
+            raise UsageError(
+                f"{flag_name(name)} {values[name]!r} is not known. Use one of: {', '.join(allowed)}."
+            )
     if values["fresh"] and values["retry_failed"]:
         raise UsageError("--fresh starts over and --retry-failed goes on: give one of them.")
     if values["output"] == "-" and values["retry_failed"] and not values["state"]:
@@ -383,7 +401,9 @@ def _headers(
         try:
             hidden = secret_header(name.strip(), value.strip(), environment)
         except KeyError as error:
-            raise UsageError(f"--header {name.strip()} names the environment variable {error}, which is not set.") from None
+            raise UsageError(
+                f"--header {name.strip()} names the environment variable {error}, which is not set."
+            ) from None
         if hidden is None:
             plain.append((name.strip(), value.strip()))
         else:

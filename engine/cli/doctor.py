@@ -19,7 +19,17 @@ _EXAMPLES = """Examples:
   engine doctor
   engine doctor --base-url http://127.0.0.1:8000/v1"""
 
-PACKAGES = ("aiohttp", "uvloop", "pyzmq", "msgpack", "msgspec", "psutil", "jinja2", "jsonschema-rs", "hdrhistogram")
+PACKAGES = (
+    "aiohttp",
+    "uvloop",
+    "pyzmq",
+    "msgpack",
+    "msgspec",
+    "psutil",
+    "jinja2",
+    "jsonschema-rs",
+    "hdrhistogram",
+)
 OPTIONAL = ("pyarrow", "tiktoken")
 
 
@@ -52,12 +62,25 @@ def _machine() -> list[tuple[bool, str]]:
 
     files = raise_open_files()
     sockets = len(tempfile.gettempdir()) + 24
-    watch = "the kernel ends workers with their coordinator" if has_parent_death_signal() else "beats guard workers"
+    watch = (
+        "the kernel ends workers with their coordinator"
+        if has_parent_death_signal()
+        else "beats guard workers"
+    )
     return [
         (sys.version_info >= (3, 11), f"Python {platform.python_version()} on {platform.platform()}"),
-        (True, f"{psutil.cpu_count() or 1} processors, {psutil.virtual_memory().available / 1e9:.1f} GB memory free"),
-        (files >= 1024, f"{files} open files per process allow about {max(0, files - 64)} requests in flight each"),
-        (sockets <= IPC_PATH_MAX, f"sockets in {tempfile.gettempdir()} ({sockets} of {IPC_PATH_MAX} bytes of path)"),
+        (
+            True,
+            f"{psutil.cpu_count() or 1} processors, {psutil.virtual_memory().available / 1e9:.1f} GB memory free",
+        ),
+        (
+            files >= 1024,
+            f"{files} open files per process allow about {max(0, files - 64)} requests in flight each",
+        ),
+        (
+            sockets <= IPC_PATH_MAX,
+            f"sockets in {tempfile.gettempdir()} ({sockets} of {IPC_PATH_MAX} bytes of path)",
+        ),
         (True, watch),
     ]
 

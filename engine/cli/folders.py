@@ -11,4 +11,6 @@ def state_folder(run: str) -> Path:
     for folder in (Path(run), Path(f"{run}.run")):
         if (folder / DATABASE_NAME).is_file():
             return folder
-    raise UsageError(f"There is no run at {run}: neither it nor {run}.run is a state folder. Give the output's path.")
+    raise UsageError(
+        f"There is no run at {run}: neither it nor {run}.run is a state folder. Give the output's path."
+    )

@@ -5,10 +5,12 @@ Rules of this file:
 2. Commands import what they need when they run: the first request should not wait for what only others use.
 """
 
+import functools
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
-import click
 import typer
 
 from engine import __version__
@@ -29,12 +31,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run_command)
-app.command("status")(status_command)
-app.command("export")(export_command)
-app.command("retry")(retry_command)
-app.command("mock")(mock_command)
-app.command("doctor")(doctor_command)
+
+
+def _ending(command: Callable[..., Any]) -> Callable[..., None]:
+    """A command that returns its exit code, as typer wants it."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **flags: Any) -> None:
+        raise typer.Exit(int(command(*arguments, **flags) or 0))
+
+    return run
+
+
+for _command in (run_command, status_command, export_command, retry_command, mock_command, doctor_command):
+    app.command(_command.__name__.removesuffix("_command"))(_ending(_command))
 
 
 def _version(value: bool) -> None:
@@ -45,7 +55,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     """Call an LLM or HTTP endpoint once per row, as fast as its quota allows, and lose no row."""
 
@@ -53,11 +65,10 @@ def root(
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code (see ``core.errors.ExitCode``)."""
     try:
-        result = app(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return int(ExitCode.USAGE)
-    except (click.Abort, KeyboardInterrupt):
+        app(args=arguments)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ExitCode.OK)
+    except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     except EngineError as error:
         print(f"engine: {sanitise(str(error))}", file=sys.stderr)
@@ -73,4 +84,4 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return int(ExitCode.INTERNAL)
-    return int(result or 0)
+    return int(ExitCode.OK)

@@ -22,8 +22,12 @@ _EXAMPLES = """Examples:
 def retry_command(
     run: Annotated[str, typer.Argument(help="The output's path, or the state folder.")],
     kind: Annotated[str | None, typer.Option(help="Only rows that failed with this kind.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: correct a setting first.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE: correct a setting first.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The summary as one JSON object on stdout.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes, no summary.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
 ) -> int:
@@ -80,12 +84,16 @@ def correct(job: Any, changes: list[str]) -> Any:
             if name == "prompt-file":
                 job = replace(job, step=replace(job.step, prompt=Path(text).read_text(encoding="utf-8")))
             elif name in _TARGET:
-                job = replace(job, target=replace(job.target, **{name.replace("-", "_"): _TARGET[name](text)}))
+                job = replace(
+                    job, target=replace(job.target, **{name.replace("-", "_"): _TARGET[name](text)})
+                )
             elif name in _STEP:
                 job = replace(job, step=replace(job.step, **{name: text}))
             elif name == "timeout":
                 seconds = float(text)
-                times = replace(job.timeouts, first_byte_s=seconds, total_s=seconds, read_s=min(60.0, seconds))
+                times = replace(
+                    job.timeouts, first_byte_s=seconds, total_s=seconds, read_s=min(60.0, seconds)
+                )
                 job = replace(job, timeouts=times)
             elif name in _JOB:
                 job = replace(job, **{name.replace("-", "_"): _JOB[name](text)})

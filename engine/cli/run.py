@@ -29,11 +29,17 @@ The same command again goes on where it was stopped. Exit codes: 0 all rows ok, 
 
 def run_command(
     context: typer.Context,
-    input: Annotated[str | None, typer.Argument(help="JSONL, CSV, Parquet or openai-batch file (.gz too); - is stdin.")] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Output file; - streams records as they complete.")] = None,
+    input: Annotated[
+        str | None, typer.Argument(help="JSONL, CSV, Parquet or openai-batch file (.gz too); - is stdin.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Output file; - streams records as they complete.")
+    ] = None,
     job: Annotated[str | None, typer.Option(help="TOML file with the same settings as these flags.")] = None,
     procs: Annotated[str | None, typer.Option(help="Worker processes (default: processors).")] = None,
-    provider: Annotated[str | None, typer.Option(help="openai, azure, anthropic, ollama, http or mock.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="openai, azure, anthropic, ollama, http or mock.")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="The endpoint, e.g. http://127.0.0.1:8000/v1.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="chat, responses, embeddings or completions.")] = None,
     api_version: Annotated[str | None, typer.Option(help="Azure's; without it the v1 URLs are used.")] = None,
@@ -42,19 +48,29 @@ def run_command(
     prompt_file: Annotated[str | None, typer.Option(help="File with that template.")] = None,
     messages: Annotated[str | None, typer.Option(help="Column that holds a list of messages.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt, a template too.")] = None,
-    url: Annotated[str | None, typer.Option(help="Provider http: URL template; its host is fixed text.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Provider http: URL template; its host is fixed text.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Provider http: method.")] = None,
-    header: Annotated[list[str] | None, typer.Option(help="Provider http: 'K: V'; ${NAME} is a secret variable.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Provider http: 'K: V'; ${NAME} is a secret variable.")
+    ] = None,
     body: Annotated[str | None, typer.Option(help="Provider http: JSON body template.")] = None,
-    select: Annotated[str | None, typer.Option(help="Provider http: path into the reply, like a.0.b.")] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Provider http: path into the reply, like a.0.b.")
+    ] = None,
     max_tokens: Annotated[str | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[str | None, typer.Option(help="Sampling temperature.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="Further body field, name=json.")] = None,
     into: Annotated[str | None, typer.Option(help="Column for the answer (default: response).")] = None,
-    schema: Annotated[str | None, typer.Option(help="JSON schema file of the answer; its properties become columns.")] = None,
+    schema: Annotated[
+        str | None, typer.Option(help="JSON schema file of the answer; its properties become columns.")
+    ] = None,
     rpm: Annotated[str | None, typer.Option(help="Requests per minute, over all workers.")] = None,
     tpm: Annotated[str | None, typer.Option(help="Tokens per minute, over all workers.")] = None,
-    in_flight: Annotated[str | None, typer.Option(help="Requests under way at once, over all workers (512).")] = None,
+    in_flight: Annotated[
+        str | None, typer.Option(help="Requests under way at once, over all workers (512).")
+    ] = None,
     timeout: Annotated[str | None, typer.Option(help="Seconds a request may take (300).")] = None,
     retries: Annotated[str | None, typer.Option(help="Repeats per row, re-asks included (5).")] = None,
     max_failures: Annotated[str | None, typer.Option(help="N or P%: stop when more rows fail.")] = None,
@@ -62,20 +78,31 @@ def run_command(
     input_format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet or openai-batch.")] = None,
     output_format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet or openai-batch.")] = None,
     rows: Annotated[str | None, typer.Option(help="Only the first N rows, and an estimate for all.")] = None,
-    fresh: Annotated[bool | None, typer.Option("--fresh", help="Start over; the old state is moved aside.")] = None,
-    retry_failed: Annotated[bool | None, typer.Option("--retry-failed", help="Failed rows are open again.")] = None,
+    fresh: Annotated[
+        bool | None, typer.Option("--fresh", help="Start over; the old state is moved aside.")
+    ] = None,
+    retry_failed: Annotated[
+        bool | None, typer.Option("--retry-failed", help="Failed rows are open again.")
+    ] = None,
     durability: Annotated[str | None, typer.Option(help="fsync (survives power loss) or os.")] = None,
     state: Annotated[str | None, typer.Option(help="State folder (default: OUTPUT.run).")] = None,
     meta: Annotated[bool | None, typer.Option("--meta", help="Add attempts, latency, tokens, model.")] = None,
     ca_file: Annotated[str | None, typer.Option(help="Certificates of a private authority (PEM).")] = None,
-    trust_env: Annotated[bool | None, typer.Option("--trust-env", help="Use the environment's proxies.")] = None,
-    escape_cells: Annotated[
-        bool | None, typer.Option("--escape-cells/--no-escape-cells", help="CSV: disarm cells a spreadsheet would run.")
+    trust_env: Annotated[
+        bool | None, typer.Option("--trust-env", help="Use the environment's proxies.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")] = False,
+    escape_cells: Annotated[
+        bool | None,
+        typer.Option("--escape-cells/--no-escape-cells", help="CSV: disarm cells a spreadsheet would run."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The summary as one JSON object on stdout.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes, no summary.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Print each setting and its origin; run nothing.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print each setting and its origin; run nothing.")
+    ] = False,
 ) -> int:
     """Call the endpoint once per row and write every row with its answer."""
     from engine.settings import load

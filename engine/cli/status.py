@@ -53,7 +53,9 @@ def status_command(
     print(f"{state}: {counts.rows:,}{of} rows done, {counts.ok:,} ok, {status['failed']:,} failed")
     for kind, number in sorted(counts.failed.items(), key=lambda item: -item[1]):
         print(f"  {number:,} × {sanitise(kind)}")
-    print(f"{counts.attempts:,} requests for them, tokens: {counts.tokens_in:,} in, {counts.tokens_out:,} out")
+    print(
+        f"{counts.attempts:,} requests for them, tokens: {counts.tokens_in:,} in, {counts.tokens_out:,} out"
+    )
     if in_doubt:
         print(f"in doubt: {in_doubt:,} rows were under way at an interruption; some may be billed twice")
     if live:

@@ -35,7 +35,8 @@ def settings_of(base_url: str) -> MockSettings:
     try:
         limits = {name: int(given.pop(name)) for name in ("rpm", "tpm") if name in given}
         if limits:
-            values["quota"] = (QuotaSettings(kind=given.pop("quota", "sliding"), **limits),)
+            kind = given.pop("quota", "sliding")
+            values["quota"] = (QuotaSettings(kind=kind, rpm=limits.get("rpm"), tpm=limits.get("tpm")),)
         for name in ("capacity", "seed"):
             if name in given:
                 values[name] = int(given.pop(name))
@@ -60,5 +61,7 @@ def start_mock(base_url: str, folder: Path) -> tuple[Process, str]:
         process.kill()
         process.wait(START_MAX_S)
         process.close()
-        raise CannotStart(f"The embedded mock provider did not start: {words or 'it said nothing'}.") from None
+        raise CannotStart(
+            f"The embedded mock provider did not start: {words or 'it said nothing'}."
+        ) from None
     return process, f"http://127.0.0.1:{port}/v1"

@@ -48,7 +48,9 @@ def check(job: Job) -> Plan:
     step = make_step(job.step.kind, job.step, job.target, provider)
     format_named(job.output_format)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
-        raise UsageError("openai-batch output needs openai-batch input: its records answer the input's custom_ids.")
+        raise UsageError(
+            "openai-batch output needs openai-batch input: its records answer the input's custom_ids."
+        )
     if job.output != "-":
         check_output(job.output, job.state, job.input)
     source = Source(job.input, job.input_format, row_bytes_max=job.limits.row_bytes_max)
@@ -70,7 +72,9 @@ def _check_columns(used: frozenset[str], source: Source) -> None:
     known = source.column_names(PEEK_ROWS)
     missing = sorted(used - known)
     if missing and (known or source.columns is not None):
-        where = "the input's header" if source.columns is not None else f"the input's first {PEEK_ROWS} records"
+        where = (
+            "the input's header" if source.columns is not None else f"the input's first {PEEK_ROWS} records"
+        )
         raise UsageError(
             f"The template names {', '.join(map(repr, missing))}, which {where} "
             f"{'does' if source.columns is not None else 'do'} not have. Known columns: {', '.join(sorted(known))}. "

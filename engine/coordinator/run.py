@@ -22,8 +22,8 @@ from engine.coordinator.embedded import is_embedded, start_mock
 from engine.coordinator.feed import Feed
 from engine.coordinator.plan import Plan, check, open_store
 from engine.coordinator.session import Ended, Session
-from engine.coordinator.supervise import Supervisor
 from engine.coordinator.streamstore import Keeper, StreamStore
+from engine.coordinator.supervise import Supervisor
 from engine.coordinator.writer import Writer
 from engine.core.errors import ExitCode
 from engine.core.ledger import Ledger
@@ -95,7 +95,9 @@ class _Runner:
         if store is not None:
             doubted = store.recover()
             if doubted:
-                self._note(f"{doubted} rows were under way when the run was interrupted; some may be billed twice")
+                self._note(
+                    f"{doubted} rows were under way when the run was interrupted; some may be billed twice"
+                )
         self._log.write("start", input=job.input, output=job.output, procs=job.procs, pid=os.getpid())
         ended = uvloop.run(self._serve())
         if ended.error is not None and ended.error.exit_code is not ExitCode.STORE:
@@ -108,7 +110,9 @@ class _Runner:
         if ended.error is not None:
             raise ended.error
         summary = self._summary(ended)
-        self._log.write("end", exit_code=summary.exit_code, ok=summary.ok, failed=summary.failed, reason=ended.reason)
+        self._log.write(
+            "end", exit_code=summary.exit_code, ok=summary.ok, failed=summary.failed, reason=ended.reason
+        )
         return summary
 
     def _note(self, sentence: str) -> None:
@@ -218,7 +222,11 @@ class _Runner:
             starved_s=max((child.starved_s for child in children), default=0.0),
             paused_s=session.paused_s,
             workers=self._gauges.look(
-                [(child.slot, child.process.pid, child.busy) for child in children if child.process is not None]
+                [
+                    (child.slot, child.process.pid, child.busy)
+                    for child in children
+                    if child.process is not None
+                ]
             ),
             rows_guess=self._rows_guess(session),
         )
@@ -262,7 +270,9 @@ class _Runner:
         working = max(metrics.last_request - metrics.first_request, 1e-3) if metrics.first_request else 0.0
         rpm, tpm = metrics.used(metrics.last_request)
         code = ended.exit_code if ended.reason else (ExitCode.SOME_FAILED if failed else ExitCode.OK)
-        percentiles = {name: metrics.percentile_ms(at) for name, at in (("p50", 50), ("p90", 90), ("p99", 99))}
+        percentiles = {
+            name: metrics.percentile_ms(at) for name, at in (("p50", 50), ("p90", 90), ("p99", 99))
+        }
         return Summary(
             rows=max(ended.rows_read, ok + failed),
             ok=ok,

@@ -30,7 +30,6 @@ from engine.wire.messages import (
     Drain,
     Drained,
     Event,
-    Gauge,
     Hello,
     Lease,
     Message,
@@ -144,7 +143,7 @@ class Session:
         self.metrics.resumed(chunk.resumed)
         if chunk.bad:
             self._commit_failed(
-                [(row.row, row.digest, row.payload, ErrorKind.BAD_INPUT, f"line {row.line}: {row.bad}") for row in chunk.bad],
+                [(row.row, row.digest, row.payload, ErrorKind.BAD_INPUT, row.bad) for row in chunk.bad],
                 decode=False,
             )
         self._ledger.offer(chunk.rows)
@@ -155,6 +154,16 @@ class Session:
         self._read_all = True
         self.metrics.rows_total(rows)
         self._check_over()
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of the input that were read so far."""
+        return self._feed.rows_read
+
+    @property
+    def paused_s(self) -> float:
+        """How long the quota's pause still lasts, as the limiter last told; 0 when there is none."""
+        return self.supervisor.limits.paused_s
 
     def failed(self, error: EngineError) -> None:
         """Something the run cannot go on without has failed: the input, or the store."""
@@ -246,8 +255,8 @@ class Session:
         self._serve()
 
     def _released(self, child: Child, rows: list[int]) -> None:
-        closed = self._ledger.release(child.key, rows)
-        self._writer.submit(Commit(released=rows, closed=closed), None)
+        released = self._ledger.release(child.key, rows)
+        self._writer.submit(Commit(released=released, closed=self._ledger.take_closed()), self._check_over)
         self._serve()
         self._check_over()
 
@@ -311,7 +320,6 @@ class Session:
         lost = self._ledger.lost(child.key)
         at_risk = len(lost.requeued) + len(lost.poisoned)
         self.metrics.in_doubt(at_risk)
-        self.metrics.worker_lost(child.slot)
         self.note(f"{how}; {at_risk} rows that it held are leased again and may be billed twice")
         poisoned = [
             (row.row, row.digest, row.payload, ErrorKind.POISON, f"in flight at {row.deaths} worker deaths")
@@ -368,7 +376,9 @@ class Session:
         if self._over.is_set() or self._writer.backlog:
             return
         if self._stopping:
-            if all(child.drained or not child.peer or child.process is None for child in self.supervisor.children):
+            if all(
+                child.drained or not child.peer or child.process is None for child in self.supervisor.children
+            ):
                 self._finish()
         elif self._read_all and self._ledger.is_idle:
             held_back = self._stops.give_up()
@@ -384,8 +394,13 @@ class Session:
 
 def _outcome(line: OutcomeLine, digest: int) -> OutcomeRow:
     return OutcomeRow(
-        line.row, line.ok, line.kind, digest, line.record, line.attempts, line.latency_ms, line.tokens_in, line.tokens_out
+        line.row,
+        line.ok,
+        line.kind,
+        digest,
+        line.record,
+        line.attempts,
+        line.latency_ms,
+        line.tokens_in,
+        line.tokens_out,
     )
-
-
-__all__ = ["Ended", "Gauge", "Session"]

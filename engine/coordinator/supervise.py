@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from engine.config import Job
+from engine.coordinator.gauges import LimiterWatch
 from engine.credentials import AuthHeader
 from engine.handover import WorkerSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
@@ -28,6 +29,7 @@ HEALTHY_S = 30.0  # a worker that lived so long starts its back-off anew
 SILENT_S = 20.0  # a worker that says nothing for so long is killed, and its rows are leased again
 STAGGER_S = 0.4  # between two starts, unless the one before said hello
 GUARD_S = 0.5
+GENERATIONS_APART = 1_000_000  # pauses are numbered anew after a limiter's restart, above all earlier ones
 
 
 @dataclass(slots=True)
@@ -81,10 +83,9 @@ class Supervisor:
         self.limiter_socket = folder / "l" if job.rpm is not None or job.tpm is not None else None
         self.limiter: Process | None = None
         self.limiter_starts = 0
-        self.largest = 0  # the largest single charge the limiter told of
+        self.limits = LimiterWatch()
         self.children = [
-            Child(slot, share, gate)
-            for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
+            Child(slot, share, gate) for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
         ]
         self._stopping = False
 
@@ -100,19 +101,24 @@ class Supervisor:
                 "token": self.token,
                 "rpm": self._job.rpm,
                 "tpm": self._job.tpm,
-                "largest": self.largest,
+                # A limiter that is not the first inherits what an earlier one may have granted.
+                "largest": max(1, self.limits.largest) if self.limiter_starts else 0,
+                "generation": self.limits.pauses + GENERATIONS_APART * self.limiter_starts,
                 "parent_pid": self._pid,
             }
         )
         self.limiter = self._launcher.start("engine.limiter", line + b"\n")
         self.limiter_starts += 1
+        self.limits.connect(self.limiter_socket, self.token)
 
     def tick(self, now: float) -> None:
         """Start who is due, bury who is dead, kill who is silent. To be called several times a second."""
         if self._stopping:
             return
         if self.limiter is not None and self.limiter.poll() is not None:
-            self._note(f"the limiter ended ({self.limiter.last_words() or self.limiter.poll()}); it is restarted")
+            self._note(
+                f"the limiter ended ({self.limiter.last_words() or self.limiter.poll()}); it is restarted"
+            )
             self.limiter.close()
             self.start_limiter()
         for child in self.children:
@@ -169,6 +175,11 @@ class Supervisor:
         last = words.splitlines()[-1] if words else ""
         self._on_death(child, f"worker {child.slot} ended {how}" + (f": {last}" if last else ""))
 
+    @property
+    def sends_beats(self) -> bool:
+        """Whether workers are guarded by the coordinator's beats: where the kernel does not do it."""
+        return not has_parent_death_signal()
+
     # --- asking -----------------------------------------------------------------------------------------------
 
     @property
@@ -188,6 +199,7 @@ class Supervisor:
     def let_go(self) -> None:
         """No more restarts; every child is told to exit by the end of its standard input."""
         self._stopping = True
+        self.limits.close()
         for process in self._processes():
             process.let_go()
 

@@ -57,6 +57,20 @@ class Charge(NamedTuple):
     tokens: int = 0  # by the provider's own rule; what TPM is counted in
 
 
+NO_CHARGE = Charge()
+
+
+class Usage(NamedTuple):
+    """Token counts as the reply states them, clamped to 0..10^9; -1 where it does not state them."""
+
+    tokens_in: int = -1
+    tokens_out: int = -1
+    tokens_cached: int = -1
+
+
+UNKNOWN_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request a step wants sent. ``headers`` hold no secret; keys are added where it is sent.
@@ -69,15 +83,7 @@ class Call:
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes | None
-    charge: Charge = Charge()
-
-
-class Usage(NamedTuple):
-    """Token counts as the reply states them, clamped to 0..10^9; -1 where it does not state them."""
-
-    tokens_in: int = -1
-    tokens_out: int = -1
-    tokens_cached: int = -1
+    charge: Charge = NO_CHARGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class Answer:
     """A reply that holds what was asked for."""
 
     value: Any  # text of the answer, list of floats for embeddings, JSON value for a selected path
-    usage: Usage = Usage()
+    usage: Usage = UNKNOWN_USAGE
     model: str = ""  # as the reply names it
     finish: str = ""  # the provider's own word, e.g. stop, length, end_turn
 
@@ -106,7 +112,7 @@ class Failure:
     kind: ErrorKind
     message: str  # at most a few hundred characters, no secrets
     wait_s: float | None = None  # the server's own wait, already parsed and capped
-    usage: Usage = Usage()  # a refused or truncated reply may still be billed
+    usage: Usage = UNKNOWN_USAGE  # a refused or truncated reply may still be billed
     status: int = 0  # 0 when no reply came
 
 

@@ -40,6 +40,20 @@ class Writer(Protocol):
         """Write what the format needs at its end. Does not close the stream."""
 
 
+class Surveyor(Protocol):
+    """A first pass over all records, for a format whose file begins with what only the last one may tell."""
+
+    def see(self, records: list[bytes]) -> None:
+        """Look at records, in order, in batches."""
+
+    def result(self) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+        """The columns and notes to open the writer with."""
+
+
+class UnknownColumn(Exception):
+    """A record has a column the writer was not told of; raised by ``write``. A survey finds all of them."""
+
+
 class Format(Protocol):
     """One line of the table."""
 
@@ -54,3 +68,6 @@ class Format(Protocol):
         self, stream: BinaryIO, *, columns: tuple[str, ...], notes: Mapping[str, Any], escape_cells: bool
     ) -> Writer:
         """Open an output. ``columns``: the known columns in order (input's, then the answer's); () if unknown."""
+
+    def surveyor(self, *, columns: tuple[str, ...], notes: Mapping[str, Any]) -> Surveyor | None:
+        """What has to see all records before ``writer`` can be opened; None if nothing has to."""

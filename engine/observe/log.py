@@ -33,7 +33,10 @@ class RunLog:
             raise ValueError(f"{event} is no event of the log")
         if self._descriptor < 0:
             return
-        values = {name: sanitise(value, _VALUE_CHARS_MAX) if isinstance(value, str) else value for name, value in fields.items()}
+        values = {
+            name: sanitise(value, _VALUE_CHARS_MAX) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
         line = msgspec.json.encode({"time": round(time.time(), 3), "event": event, **values})
         os.write(self._descriptor, line[:4000] + b"\n")
 

@@ -131,8 +131,12 @@ class Metrics:
             throttled=self.throttled,
             tokens_in=self.tokens_in,
             tokens_out=self.tokens_out,
-            rpm_used=None if self._rpm is None else (self.requests - requests_then) / seconds * 60 / self._rpm,
-            tpm_used=None if self._tpm is None else (self.charged_tokens - charged_then) / seconds * 60 / self._tpm,
+            rpm_used=None
+            if self._rpm is None
+            else (self.requests - requests_then) / seconds * 60 / self._rpm,
+            tpm_used=None
+            if self._tpm is None
+            else (self.charged_tokens - charged_then) / seconds * 60 / self._tpm,
             latency_ms_p50=self.percentile_ms(50),
             latency_ms_p99=self.percentile_ms(99),
             eta_s=left / rate if left is not None and rate > 0 else None,

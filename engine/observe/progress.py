@@ -130,13 +130,17 @@ class LiveView:
             if share is not None
         )
         if used:
-            table.add_row("quota", used + (f"   paused {snapshot.paused_s:.0f} s" if snapshot.paused_s > 0 else ""))
+            table.add_row(
+                "quota", used + (f"   paused {snapshot.paused_s:.0f} s" if snapshot.paused_s > 0 else "")
+            )
         table.add_row(
             "calls",
             f"{snapshot.in_flight:,} in flight   {snapshot.waiting:,} waiting   {snapshot.sleeping:,} to retry",
         )
         table.add_row("trouble", f"{snapshot.retries:,} retries   {snapshot.throttled:,} throttled")
-        table.add_row("latency", f"p50 {snapshot.latency_ms_p50:,.0f} ms   p99 {snapshot.latency_ms_p99:,.0f} ms")
+        table.add_row(
+            "latency", f"p50 {snapshot.latency_ms_p50:,.0f} ms   p99 {snapshot.latency_ms_p99:,.0f} ms"
+        )
         cpu = sum(worker.cpu_percent for worker in snapshot.workers)
         memory = sum(worker.rss_bytes for worker in snapshot.workers) / 1e6
         table.add_row("workers", f"{len(snapshot.workers)}   cpu {cpu:.0f} %   memory {memory:,.0f} MB")

@@ -66,7 +66,9 @@ class Summary:
         if used:
             lines.append("quota used: " + ", ".join(used))
         if self.in_doubt:
-            lines.append(f"in doubt: {self.in_doubt:,} rows were under way at an interruption; some may be billed twice")
+            lines.append(
+                f"in doubt: {self.in_doubt:,} rows were under way at an interruption; some may be billed twice"
+            )
         if self.extrapolation:
             lines.append(
                 f"the whole input: about {self.extrapolation['rows']:,} rows, {self.extrapolation['seconds']:,.0f} s, "

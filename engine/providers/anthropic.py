@@ -1,148 +1,194 @@
 """Anthropic's messages API.
 
 Rules of this file:
-1. ``max_tokens`` is required by the API; without ``--max-tokens`` it is MAX_TOKENS_DEFAULT.
-2. Real usage is what its limits count (Anthropic's rate-limit documentation), so charges are settled.
+1. ``max_tokens`` is required by the API: MAX_TOKENS_DEFAULT where the job gives none.
+2. System prompts are a field of the body, also those that a row's own messages begin with.
+3. Output is counted as it is produced: the limit on the answer is reserved and settled after the reply.
+
+Sources: Anthropic's API reference, its documentation of rate limits, errors and structured outputs.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from engine.core.errors import ErrorKind, RowError, UsageError
-from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target, Usage
+from engine.core.model import Answer, Charge, Failure, Reply, Target, Usage
 from engine.providers.base import Auth
-from engine.providers.estimate import TOKENS_MAX, clamp, text_tokens
-from engine.providers.openai import encoded, origin_of
-from engine.providers.refusals import failure_of, one_line
+from engine.providers.errors_in_replies import failure_in_ok, failure_of
+from engine.providers.estimate import charge_by_sum
+from engine.providers.framed import JSON_HEADERS, JsonProvider
+from engine.providers.openai_replies import joined
+from engine.providers.replies import (
+    JSON_ERRORS,
+    MODEL_CHARS_MAX,
+    Unreadable,
+    bad_reply,
+    clean,
+    count,
+    dict_in,
+    name_in,
+    read_json,
+    refused,
+    text_in,
+    total,
+)
+from engine.providers.structured import narrowed
 
-MAX_TOKENS_DEFAULT = 1024
-VERSION = "2023-06-01"
-_HEADERS = (("Content-Type", "application/json"), ("anthropic-version", VERSION))
+MAX_TOKENS_DEFAULT: Final = 1024
+VERSION: Final = "2023-06-01"
+_ENDS: Final = frozenset({"end_turn", "max_tokens", "stop_sequence"})
 
 
-class _Block(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
-    input_tokens: Any = None
-    output_tokens: Any = None
-    cache_creation_input_tokens: Any = None
-    cache_read_input_tokens: Any = None
+class _Block(msgspec.Struct, gc=False):
+    type: str
+    text: str = ""
 
 
-class _Message(msgspec.Struct):
-    content: list[_Block] = []
-    stop_reason: str | None = None
+class _Message(msgspec.Struct, gc=False):
+    content: list[_Block]
+    stop_reason: str
+    model: str = ""
     usage: _Usage | None = None
-    model: str | None = None
     error: Any = None
 
 
-_message = msgspec.json.Decoder(_Message).decode
+_decode = msgspec.json.Decoder(_Message).decode
 
 
-class Anthropic:
-    """See ``providers.base.Provider``."""
+class Anthropic(JsonProvider):
+    """Anthropic's messages. See ``providers.base.Provider``."""
 
+    name = "anthropic"
     auth: Auth | None = Auth("x-api-key", "", "ANTHROPIC_API_KEY")
     settles = True
     default_base_url = "https://api.anthropic.com"
+    cut = ("/v1",)
+    headers = (*JSON_HEADERS, ("anthropic-version", VERSION))
+    paths: ClassVar[Mapping[str, str]] = {"/v1/messages": "chat"}
+    question_field: ClassVar[Mapping[str, str]] = {"chat": "messages"}
 
     def __init__(self, target: Target) -> None:
-        if target.endpoint != "chat":
-            raise UsageError(f"Anthropic has messages only (--endpoint chat), not {target.endpoint!r}.")
-        self.target = target
-        base = (target.base_url or self.default_base_url).rstrip("/").removesuffix("/v1")
-        self.origin = origin_of(base)
-        self._url = f"{base}/v1/messages"
-        self._fields: dict[str, Any] = {"max_tokens": target.max_tokens or MAX_TOKENS_DEFAULT}
-        if target.temperature is not None:
-            self._fields["temperature"] = target.temperature
-        if target.schema is not None:
-            self._fields["output_config"] = {"format": {"type": "json_schema", "schema": target.schema}}
-        self._fields.update(target.params)
+        self._format = None if target.schema is None else narrowed(target.schema)
+        super().__init__(target)
 
-    def build(self, ask: Ask) -> Call:
-        """One message request. A conversation's system messages become the top-level ``system``."""
-        body: dict[str, Any] = {"model": self.target.model} if self.target.model else {}
-        if ask.body is not None:
-            if ask.path not in ("", "/v1/messages"):
-                raise RowError(ErrorKind.BAD_REQUEST, f"the line's url {ask.path[:80]!r} is not /v1/messages")
-            body.update(self._fields)
-            body.update(ask.body)
+    def url(self, endpoint: str, model: str) -> str:
+        """The one URL there is."""
+        return f"{self._address.origin}{self._address.path}/v1/messages"
+
+    def question(self, endpoint: str, prompt: Any, system: Any) -> dict[str, Any]:
+        """``system`` at the top, then ``messages`` with user and assistant turns only."""
+        body: dict[str, Any] = {"model": self._target.model}
+        if isinstance(prompt, list):
+            own = [message for message in prompt if message.get("role") in ("system", "developer")]
+            if own:
+                prompt = [message for message in prompt if message.get("role") not in ("system", "developer")]
+                texts = [system, *(joined(message.get("content")) for message in own)]
+                system = "\n\n".join(text for text in texts if text)
         else:
-            system, messages = _split(ask)
-            body["messages"] = messages
-            if system:
-                body["system"] = system
-            body.update(self._fields)
-        content = encoded(body)
-        bound = body.get("max_tokens")
-        tokens_out = min(bound, TOKENS_MAX) if isinstance(bound, int) and bound > 0 else 0
-        plain = ask.prompt is not None
-        tokens_in = (
-            text_tokens(ask.prompt or "") + text_tokens(ask.system or "") if plain else len(content) // 4
-        )
-        return Call(
-            "POST", self._url, _HEADERS, content, Charge(tokens_in, tokens_out, tokens_in + tokens_out)
-        )
+            prompt = [{"role": "user", "content": prompt}]
+        if system:
+            body["system"] = system
+        body["messages"] = prompt
+        return body
+
+    def settings(self, endpoint: str, model: str) -> dict[str, Any]:
+        """The limit, which is required, temperature and schema.
+
+        A schema that Anthropic could not take (see ``structured.narrowed``) is left out: the answer is validated
+        against it all the same.
+        """
+        target = self._target
+        limit = MAX_TOKENS_DEFAULT if target.max_tokens is None else target.max_tokens
+        fields: dict[str, Any] = {"max_tokens": limit}
+        if target.temperature is not None:
+            fields["temperature"] = target.temperature
+        if self._format is not None:
+            fields["output_config"] = {"format": {"type": "json_schema", "schema": self._format}}
+        return fields
+
+    def charge(self, endpoint: str, tokens_in: int, tokens_out: int) -> Charge:
+        """The estimate of the input plus all of the answer's limit, until the reply says what was used."""
+        return charge_by_sum(tokens_in, tokens_out)
 
     def parse(self, reply: Reply) -> Answer | Failure:
-        """See ``Provider.parse``."""
-        if reply.status >= 300:
+        """What the reply says. Never raises."""
+        if not 200 <= reply.status < 300:
             return failure_of(reply)
         try:
-            message = _message(reply.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            said = one_line(str(error))
-            return Failure(
-                ErrorKind.BAD_REPLY,
-                f"the reply is not the JSON that was expected: {said}",
-                status=reply.status,
-            )
-        if message.error:
-            return failure_of(reply)
-        usage = _usage_of(message.usage)
-        stop = message.stop_reason or ""
-        if stop == "refusal":
-            return Failure(
-                ErrorKind.CONTENT_REFUSED, "the model refused to answer", None, usage, reply.status
-            )
-        if stop == "model_context_window_exceeded":
-            return Failure(
-                ErrorKind.REQUEST_TOO_LARGE, "the context window is full", None, usage, reply.status
-            )
-        texts = [block.text for block in message.content if block.type == "text" and block.text is not None]
-        if not texts:
-            said = one_line(stop) or "none"
-            return Failure(
-                ErrorKind.BAD_REPLY, f"the reply has no text (stop reason {said})", None, usage, reply.status
-            )
-        return Answer("".join(texts), usage, message.model or "", "length" if stop == "max_tokens" else stop)
-
-
-def _split(ask: Ask) -> tuple[str, list[dict[str, Any]]]:
-    if ask.messages is None:
-        return ask.system or "", [{"role": "user", "content": ask.prompt}]
-    system = [ask.system] if ask.system else []
-    rest: list[dict[str, Any]] = []
-    for message in ask.messages:
-        if message.get("role") in ("system", "developer") and isinstance(message.get("content"), str):
-            system.append(message["content"])
-        else:
-            rest.append(message)
-    return "\n\n".join(system), rest
+            body = _decode(reply.body)
+            block = body.content[0]
+        except (*JSON_ERRORS, IndexError):
+            return _carefully(reply)
+        stop = body.stop_reason
+        if (
+            body.error
+            or len(body.content) != 1
+            or block.type != "text"
+            or not block.text
+            or stop not in _ENDS
+        ):
+            return _carefully(reply)
+        return Answer(block.text, _usage_of(body.usage), body.model[:MODEL_CHARS_MAX], stop)
 
 
 def _usage_of(usage: _Usage | None) -> Usage:
-    """All input together: fresh, written to the cache and read from it."""
     if usage is None:
         return Usage()
-    cached = max(0, clamp(usage.cache_read_input_tokens))
-    fresh = clamp(usage.input_tokens)
-    if fresh >= 0:
-        fresh = min(TOKENS_MAX, fresh + max(0, clamp(usage.cache_creation_input_tokens)) + cached)
-    return Usage(fresh, clamp(usage.output_tokens), cached)
+    return _usage(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_creation_input_tokens,
+        usage.cache_read_input_tokens,
+    )
+
+
+def _usage(tokens_in: Any, tokens_out: Any, written: Any, read: Any) -> Usage:
+    """All input is the sum of three fields: new, written to the cache, read from it (Anthropic's rate limits)."""
+    cached = count(read)
+    return Usage(total(count(tokens_in), count(written), cached), count(tokens_out), cached)
+
+
+def _carefully(reply: Reply) -> Answer | Failure:
+    """Any 2xx, field by field."""
+    body = read_json(reply.body)
+    if isinstance(body, Unreadable):
+        return bad_reply(reply, f"the reply {body.why}")
+    if not isinstance(body, dict):
+        return bad_reply(reply, "the reply is JSON, but no object")
+    said = dict_in(body.get("usage"))
+    names = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    usage = _usage(*(said.get(name) for name in names))
+    if body.get("error"):
+        return failure_in_ok(reply, body["error"], usage)
+    stop = text_in(body.get("stop_reason"))
+    blocks = body.get("content") if isinstance(body.get("content"), list) else []
+    texts = [
+        block["text"]
+        for block in map(dict_in, blocks or [])
+        if block.get("type") == "text" and isinstance(block.get("text"), str)
+    ]
+    if stop == "refusal":
+        said_so = f": {''.join(texts)}" if any(texts) else ""
+        return refused(reply, f"the model refused{said_so}", usage)
+    if stop == "pause_turn":
+        return bad_reply(reply, "the model paused its turn, as it does with tools of the server", usage)
+    text = "".join(texts)
+    if not texts or (not text and stop != "end_turn"):
+        return bad_reply(reply, _why_no_text(stop), usage)
+    return Answer(text, usage, name_in(body.get("model")), stop[:MODEL_CHARS_MAX])
+
+
+def _why_no_text(stop: str) -> str:
+    if stop == "tool_use":
+        return "the model asked for a tool instead of answering; only answers in text are read"
+    if stop == "max_tokens":
+        return "the token limit (--max-tokens) was used up before there was any text of the answer"
+    return "the reply has no text of an answer" + (f" (stop_reason {clean(stop, 60)})" if stop else "")

@@ -1,58 +1,73 @@
-"""Azure OpenAI: OpenAI's bodies at Azure's addresses, with an ``api-key`` header.
+"""Azure OpenAI (Microsoft Foundry): OpenAI's bodies under Azure's URLs, key header and charging rule.
 
 Rules of this file:
-1. With an API version the classic URLs are used (the deployment is in the path), without one the v1 URLs
-   (Microsoft's documentation of the API version lifecycle).
-2. Tokens are charged as the prompt's estimate plus the answer's bound (Microsoft's quota documentation).
+1. With ``--api-version`` the classic URLs are used, which name the deployment in the path; without it the v1 URLs,
+   which take it as ``model`` in the body. The base URL is the resource's origin either way.
+2. ``--model`` is the name of the deployment.
+
+Sources: Azure's documentation of the API's versions and of quotas; the URLs of the official SDK.
 """
 
-from urllib.parse import quote, urlencode
+from collections.abc import Mapping
+from typing import ClassVar
+from urllib.parse import quote
 
-from engine.core.errors import UsageError
+from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.core.model import Charge, Target
 from engine.providers.base import Auth
-from engine.providers.openai import PATHS, OpenAI
+from engine.providers.estimate import COMPLETIONS_LIMIT, charge_by_sum
+from engine.providers.openai import _NEWER_MODEL, _OLDER_MODEL, ENDPOINTS, OpenAI
 
-_SUFFIXES = ("/openai/v1", "/openai", "/v1")
+# From here on the classic API knows max_completion_tokens (Azure's documentation of reasoning models).
+_FIRST_WITH_NEWER_LIMIT = "2024-09-01"
 
 
 class Azure(OpenAI):
-    """See ``providers.base.Provider``. ``model`` is the deployment's name."""
+    """Azure OpenAI. See ``providers.base.Provider``."""
 
+    name = "azure"
     auth: Auth | None = Auth("api-key", "", "AZURE_OPENAI_API_KEY")
     default_base_url = ""
+    cut = ("/openai/v1", "/openai", "/v1")
+    takes_version = True
+    paths: ClassVar[Mapping[str, str]] = {
+        f"{front}{path}": endpoint
+        for front in ("/v1", "", "/openai/v1")
+        for endpoint, path in ENDPOINTS.items()
+    }
 
     def __init__(self, target: Target) -> None:
-        if not target.base_url:
-            raise UsageError(
-                "Azure has no common address: give --base-url https://RESOURCE.openai.azure.com."
-            )
+        if target.model in (".", ".."):
+            raise UsageError(f"{target.model!r} is no name of a deployment. Give its name with --model.")
         super().__init__(target)
+        self.needs_model = True
 
-    def urls(self, base: str, target: Target) -> dict[str, str]:
-        """The address of each endpoint."""
-        for suffix in _SUFFIXES:
-            if base.endswith(suffix):
-                base = base.removesuffix(suffix)
-                break
-        if not target.api_version:
-            return {name: f"{base}/openai/v1{path}" for name, path in PATHS.items()}
-        version = urlencode({"api-version": target.api_version})
-        deployment = quote(target.model, safe="")
-        urls = {
-            name: f"{base}/openai/deployments/{deployment}{path}?{version}"
-            for name, path in PATHS.items()
-            if name != "responses"
-        }
-        urls["responses"] = f"{base}/openai/responses?{version}"
-        return urls
+    def url(self, endpoint: str, model: str) -> str:
+        """The v1 URL, or the classic one of the deployment; Responses has no deployment in its path."""
+        base = f"{self._address.origin}{self._address.path}/openai"
+        version = self._target.api_version
+        if not version:
+            return f"{base}/v1{ENDPOINTS[endpoint]}"
+        query = f"?api-version={quote(version, safe='')}"
+        if endpoint == "responses":
+            return f"{base}/responses{query}"
+        if model in (".", ".."):
+            raise RowError(ErrorKind.BAD_REQUEST, f"{model!r} is no name of a deployment")
+        return f"{base}/deployments/{quote(model, safe='')}{ENDPOINTS[endpoint]}{query}"
 
-    def wants_new_name(self) -> bool:
-        """A deployment's name need not tell its model: the new name works on all current API versions."""
-        return super().wants_new_name() or not self.target.api_version
+    def limit_name(self, endpoint: str, model: str) -> str:
+        """By the model's family where the deployment's name tells it, else by what the API version knows."""
+        if endpoint != "chat":
+            return super().limit_name(endpoint, model)
+        if _NEWER_MODEL.search(model):
+            return "max_completion_tokens"
+        version = self._target.api_version
+        if _OLDER_MODEL.search(model) or (version and version < _FIRST_WITH_NEWER_LIMIT):
+            return "max_tokens"
+        return "max_completion_tokens"
 
-    def charge(self, tokens_in: int, tokens_out: int) -> Charge:
-        """Prompt estimate plus the answer's bound, once per candidate asked for."""
-        best_of = self.target.params.get("best_of", self.target.params.get("n", 1))
-        times = best_of if isinstance(best_of, int) and best_of > 0 else 1
-        return Charge(tokens_in, tokens_out * times, tokens_in + tokens_out * times)
+    def charge(self, endpoint: str, tokens_in: int, tokens_out: int) -> Charge:
+        """The estimate of the prompt plus the limit on all answers (Azure's quota documentation)."""
+        if endpoint == "completions" and not tokens_out:
+            tokens_out = COMPLETIONS_LIMIT
+        return charge_by_sum(tokens_in, tokens_out)

@@ -1,34 +1,100 @@
-"""What a call will cost in tokens, before it is sent, by counting characters.
+"""What a call costs in the quota before it is sent: token estimates by length, and each provider's charging rule.
 
 Rules of this file:
-1. Cheap: well under a microsecond for a kilobyte of ASCII; nothing is tokenised.
-2. Rather too much than too little where the script makes a difference.
+1. An estimate counts characters, as OpenAI's and Azure's guides say the endpoint itself does; no tokenizer. It has to
+   be cheap: it is made for every row.
+2. ASCII text costs a quarter token per character. Other text costs a quarter token per UTF-8 byte, which is at
+   least as much: measured against o200k, a quarter token per character is 60 % too low for Chinese and Japanese,
+   a quarter per byte is 3 to 14 % too high for them, and a few foreign letters in a text hardly raise its cost.
+3. Limits that a row states are a stranger's: they are cut to 0..TOKENS_MAX.
 """
 
-from engine.core.model import Usage
+from typing import Any
+
+from engine.core.model import Charge
 
 TOKENS_MAX = 10**9
+# Fields that bound the answer: OpenAI chat (new and old), OpenAI Responses; Anthropic and completions use the second.
+LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+COMPLETIONS_LIMIT = 16  # tokens of /completions where a request names no limit (OpenAI's API reference)
+_QUESTION_FIELDS = ("system", "instructions", "messages", "input", "prompt")
 
 
-def text_tokens(text: str) -> int:
-    """Tokens of a text: a quarter of its characters for ASCII (OpenAI's own rule of thumb for its limits).
+def size_of(text: str) -> int:
+    """Quarter tokens of a text: its characters where it is ASCII, else its UTF-8 bytes."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
-    Measured with o200k: Chinese and Japanese have about 1.4 to 1.6 characters a token, Cyrillic and Arabic 3 to 5;
-    a quarter of the UTF-8 bytes is within a few per cent for the former and above the truth for the latter.
+
+def tokens_of(size: int) -> int:
+    """Tokens of so many quarter tokens, rounded up."""
+    return (size + 3) >> 2
+
+
+def size_of_messages(messages: list[dict[str, Any]]) -> int:
+    """Quarter tokens of a conversation: its texts; pictures and the like have no length that means anything."""
+    size = 0
+    for message in messages:
+        content = message.get("content")
+        size += size_of(content) if isinstance(content, str) else _size_of_parts(content)
+    return size
+
+
+def tokens_of_body(body: dict[str, Any]) -> int:
+    """Tokens of the question in a request body of any provider here.
+
+    A list of texts (several embeddings) counts each for itself; a list of numbers is tokens already.
     """
-    length = len(text)
-    if not text.isascii():
-        length = len(text.encode("utf-8", "surrogatepass"))
-    return -(-length // 4)
+    size = tokens = 0
+    for name in _QUESTION_FIELDS:
+        value = body.get(name)
+        if isinstance(value, str):
+            size += size_of(value)
+        elif isinstance(value, list):
+            tokens += sum(tokens_of(size_of(part)) for part in value if isinstance(part, str))
+            tokens += sum(1 for part in value if isinstance(part, int))
+            tokens += sum(len(part) for part in value if isinstance(part, list))
+            parts = [part for part in value if isinstance(part, dict)]
+            size += size_of_messages(parts) + _size_of_parts(parts)
+    return tokens + tokens_of(size)
 
 
-def clamp(value: object) -> int:
-    """A token count as a reply states it: 0..10^9, or -1 for what is no count."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        return -1
-    return int(max(0, min(value, TOKENS_MAX)))
+def _size_of_parts(parts: Any) -> int:
+    """Quarter tokens of the parts of a message: ``{"type": "text", "text": ...}`` and Responses' ``input_text``."""
+    if not isinstance(parts, list):
+        return 0
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return sum(size_of(text) for text in texts if isinstance(text, str))
 
 
-def usage_of(tokens_in: object, tokens_out: object, cached: object = None) -> Usage:
-    """A reply's usage, clamped."""
-    return Usage(clamp(tokens_in), clamp(tokens_out), clamp(cached))
+def limit_in(body: dict[str, Any]) -> int:
+    """The bound on the answer's tokens that a body states, 0 where it states none. Ollama's is in ``options``."""
+    for name in LIMIT_FIELDS:
+        if name in body:
+            return count_in(body[name])
+    options = body.get("options")
+    return count_in(options.get("num_predict")) if isinstance(options, dict) else 0
+
+
+def choices_in(body: dict[str, Any]) -> int:
+    """How many answers a body asks for: the larger of ``n`` and ``best_of``, at least 1."""
+    return max(1, count_in(body.get("n")), count_in(body.get("best_of")))
+
+
+def count_in(value: Any) -> int:
+    """A count out of a stranger's JSON, cut to 0..TOKENS_MAX; 0 for anything that is no whole number."""
+    if type(value) is not int:
+        return 0
+    return min(max(value, 0), TOKENS_MAX)
+
+
+def charge_by_larger(tokens_in: int, tokens_out: int) -> Charge:
+    """OpenAI's guide to rate limits: the larger of the limit on the answer and the estimate of the prompt."""
+    return Charge(tokens_in, tokens_out, tokens_in if tokens_in > tokens_out else tokens_out)
+
+
+def charge_by_sum(tokens_in: int, tokens_out: int) -> Charge:
+    """Azure's quota documentation: the estimate of the prompt plus the limit on the answer (times ``best_of``).
+
+    Also what has to be reserved where real usage is counted and settled afterwards (Anthropic).
+    """
+    return Charge(tokens_in, tokens_out, min(tokens_in + tokens_out, TOKENS_MAX))

@@ -1,119 +1,152 @@
-"""How long a server asks to wait, in every dialect: pure functions over headers and error text.
+"""How long a server asks to be left alone, from its headers and from what its error says. Pure functions.
 
 Rules of this file:
-1. Order: ``retry-after-ms``, ``Retry-After``, hints in the error body, reset headers of a bucket that is empty.
-2. Each is capped at WAIT_MAX_S; what is negative, not finite, in the past or no time at all is no wait.
-3. No clock: an HTTP-date or RFC 3339 time is compared with the reply's own Date header, or not used.
+1. Every value is a stranger's: negative, not finite, past, absurd or meaningless ones give None, large ones are cut
+   at WAIT_S_MAX. Nothing here raises.
+2. There is no clock. A point in time (HTTP-date, RFC 3339, seconds since 1970) is measured from the reply's own
+   ``date`` header, which also cancels the difference between the two clocks; without one it is ignored.
+3. Zero is no wait. A refusal that says "at once" would otherwise be repeated in a tight loop; without a wait the
+   retry policy's own back-off counts.
+
+Formats seen: OpenAI's guide to rate limits (Go durations such as ``6m0s``), Azure's quota documentation
+(``retry-after-ms``, whole seconds), Anthropic's documentation (RFC 3339 reset times, ``retry-after`` in seconds),
+Together's documentation (``x-ratelimit-reset``), RFC 9110 (``Retry-After`` as seconds or HTTP-date).
 """
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-WAIT_MAX_S = 120.0
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|us|µs|ns|m|s))+")
+WAIT_S_MAX = 120.0
+VALUE_CHARS_MAX = 64  # a header value longer than this is no time
+MOMENT_S_MIN = (
+    10**9
+)  # a reset of this many "seconds" is a point in time (seconds since 1970), as GitHub writes it
+
+_NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?")
+_PART = r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:h|ms|us|µs|ns|m|s)"
+_DURATION = re.compile(rf"(?:{_PART}){{1,6}}")
+_DURATION_PART = re.compile(r"([0-9.]+)(h|ms|us|µs|ns|m|s)")
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{8,20}(?:[Zz]|[+-][0-9]{2}:[0-9]{2})")
+# "Please try again in 644ms", "try again in 6m0s", "Please retry in 38.2s", "Please retry after 33 seconds".
 _HINT = re.compile(
-    r"(?:try again in|retry after|retry in)\s+((?:\d{1,9}(?:\.\d{1,9})?\s*(?:ms|h|m|s)(?:econds?|inutes?)?)+|\d{1,9})",
+    rf"(?:try again|retry)\s{{1,3}}(?:in|after)\s{{1,3}}(?:((?:{_PART}){{1,6}})(?![a-z0-9])"
+    r"|([0-9]{1,12}(?:\.[0-9]{1,12})?)\s{0,3}(milliseconds?|seconds?|secs?|minutes?|mins?|hours?)\b)",
     re.IGNORECASE,
 )
-_RESETS = (
-    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
-    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
-    ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
-    ("anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
-    ("x-ratelimit-remaining", "x-ratelimit-reset"),
-)
+_WORD_S = {"mi": 60.0, "se": 1.0, "ho": 3600.0}
 
 
-def capped(seconds: float | None) -> float | None:
-    """A usable wait in seconds, at most WAIT_MAX_S; None for what is none."""
-    if seconds is None or math.isnan(seconds) or seconds <= 0.0:
-        return None
-    return min(seconds, WAIT_MAX_S)
+def _pairs() -> tuple[tuple[str, str], ...]:
+    """(remaining, reset) header names of every bucket that a provider is known to report."""
+    openai = ("requests", "tokens", "tokens_usage_based", "project-requests", "project-tokens")
+    pairs = [(f"x-ratelimit-remaining-{unit}", f"x-ratelimit-reset-{unit}") for unit in openai]
+    pairs.append(("x-ratelimit-remaining", "x-ratelimit-reset"))  # Together, GitHub and many others
+    # Azure, in older replies, writes one hyphen more.
+    pairs += [
+        (f"x-rate-limit-remaining-{unit}", f"x-rate-limit-reset-{unit}") for unit in ("requests", "tokens")
+    ]
+    for front in ("anthropic-ratelimit", "anthropic-priority", "anthropic-fast"):
+        pairs += [
+            (f"{front}-{unit}-remaining", f"{front}-{unit}-reset")
+            for unit in ("requests", "tokens", "input-tokens", "output-tokens")
+        ]
+    return tuple(pairs)
 
 
-def number(text: str) -> float | None:
-    """A finite or infinite number, None for anything else (nan too). Bounds: 32 characters."""
-    try:
-        value = float(text) if len(text) <= 32 else math.nan
-    except ValueError:
-        return None
-    return None if math.isnan(value) else value
+RESET_HEADERS = _pairs()
 
 
-def go_duration(text: str) -> float | None:
-    """``6m0s``, ``12ms``, ``1h2m3s`` in seconds (OpenAI's and Groq's reset headers)."""
-    text = text.strip()
-    if len(text) > 40 or _DURATION.fullmatch(text) is None:
-        return None
-    return sum(float(value) * _UNITS_S[unit] for value, unit in _PART.findall(text))
+def wait_of(headers: Mapping[str, str], *, hint_s: float | None = None, resets: bool = True) -> float | None:
+    """Seconds to wait before the next attempt, over 0 and at most WAIT_S_MAX; None where the reply names no wait.
+
+    In order: ``retry-after-ms``, ``retry-after``, ``hint_s`` (what the error body says), and with ``resets`` the
+    latest reset among the buckets that have nothing left. Such a reset is when the bucket is *full* again, hence
+    the last resort. Header names in lower case.
+    """
+    millis = _number(headers.get("retry-after-ms", ""))
+    if millis is not None and (wait := _bounded(millis / 1000.0)) is not None:
+        return wait
+    said = headers.get("retry-after", "")
+    if said and (wait := _bounded(_period(said, headers))) is not None:
+        return wait
+    if (wait := _bounded(hint_s)) is not None:
+        return wait
+    return _latest_reset(headers) if resets else None
 
 
-def moment(text: str, now: datetime | None) -> float | None:
-    """Seconds from ``now`` to an HTTP-date or RFC 3339 time; None without a ``now``."""
-    if now is None or len(text) > 64:
-        return None
-    try:
-        when = datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return (when - now).total_seconds()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def reply_time(headers: Mapping[str, str]) -> datetime | None:
-    """The reply's own Date header."""
-    try:
-        when = parsedate_to_datetime(headers.get("date", "")[:64])
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-
-
-def hint_in(message: str) -> float | None:
-    """``… Please try again in 644ms.`` and the like, in seconds (OpenAI's and Azure's messages)."""
-    found = _HINT.search(message[:4000])
+def hint_in(text: str) -> float | None:
+    """Seconds that an error message asks to wait ("Please try again in 6m0s"), not capped; None without such words."""
+    found = _HINT.search(text)
     if found is None:
         return None
-    said = re.sub(r"econds?|inutes?|\s", "", found.group(1).lower())
-    return number(said) if said.isdigit() else go_duration(said)
+    duration, number, word = found.groups()
+    if duration is not None:
+        return duration_s(duration.lower())
+    unit = 1e-3 if word.lower().startswith("mil") else _WORD_S[word[:2].lower()]
+    return float(number) * unit
 
 
-def server_wait_s(
-    headers: Mapping[str, str], message: str = "", body_hint_s: float | None = None
-) -> float | None:
-    """How long the server asks to wait, in seconds, or None."""
-    now = reply_time(headers)
-    milliseconds = number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None and (wait := capped(milliseconds / 1000.0)) is not None:
-        return wait
-    after = headers.get("retry-after", "").strip()
-    if after:
-        seconds = number(after)
-        wait = capped(seconds if seconds is not None else moment(after, now))
-        if wait is not None:
-            return wait
-    for hint in (body_hint_s, hint_in(message)):
-        if (wait := capped(hint)) is not None:
-            return wait
-    waits: list[float] = []
-    for remaining, reset in _RESETS:
-        if headers.get(remaining, "").strip() != "0":
-            continue
-        text = headers.get(reset, "").strip()
-        # Azure sends bare integers; -1 and 0 mean that it does not know.
-        seconds = number(text)
-        if seconds is None:
-            seconds = go_duration(text)
-        if seconds is None:
-            seconds = moment(text, now)
-        if (wait := capped(seconds)) is not None:
-            waits.append(wait)
+def duration_s(text: str) -> float | None:
+    """Seconds of a Go duration (``12ms``, ``1m30.5s``, ``1h2m3s``; also ``38s`` of Google's RetryInfo), else None."""
+    if len(text) > VALUE_CHARS_MAX or _DURATION.fullmatch(text) is None:
+        return None
+    return sum(float(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def _latest_reset(headers: Mapping[str, str]) -> float | None:
+    waits = []
+    for remaining, reset in RESET_HEADERS:
+        said = headers.get(reset)
+        # A bucket that does not say what is left counts: this is asked of refusals only.
+        if said is not None and _number(headers.get(remaining, "0")) == 0.0:
+            wait = _bounded(_period(said, headers))
+            if wait is not None:
+                waits.append(wait)
     return max(waits, default=None)
+
+
+def _period(text: str, headers: Mapping[str, str]) -> float | None:
+    """Seconds until what ``text`` names: a number, a Go duration, or a point in time."""
+    text = text.strip()
+    if not text or len(text) > VALUE_CHARS_MAX:
+        return None
+    number = _number(text)
+    if number is not None:
+        if number < MOMENT_S_MIN:
+            return number
+        moment: float | None = number
+    else:
+        duration = duration_s(text.lower())
+        if duration is not None:
+            return duration
+        moment = _moment(text)
+    now = _moment(headers.get("date", "").strip())
+    return None if moment is None or now is None else moment - now
+
+
+def _moment(text: str) -> float | None:
+    """Seconds since 1970 of an RFC 3339 time or an HTTP-date, else None."""
+    if not text or len(text) > VALUE_CHARS_MAX:
+        return None
+    try:
+        is_rfc3339 = _RFC3339.fullmatch(text) is not None
+        found = datetime.fromisoformat(text.upper()) if is_rfc3339 else parsedate_to_datetime(text)
+        if found.tzinfo is None:  # an HTTP-date is UTC even where it does not say so
+            found = found.replace(tzinfo=UTC)
+        return found.timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever a date parser makes of noise
+        return None
+
+
+def _number(text: str) -> float | None:
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _bounded(wait_s: float | None) -> float | None:
+    if wait_s is None or not wait_s > 0.0:  # also refuses nan
+        return None
+    return min(wait_s, WAIT_S_MAX)

@@ -1,74 +1,154 @@
-"""Any HTTP endpoint: the request comes rendered, the answer is the reply's text or a path into its JSON.
+"""Any HTTP endpoint: the request is rendered by its step, the reply is a text or a value out of JSON.
 
 Rules of this file:
-1. A rendered request never leads to another origin than the template's own, and never carries a line end.
+1. Where requests go is the job's to say, never a row's: a URL that leads away from the configured origin is refused
+   here once more, whatever rendered it.
+2. There is no key of its own. Secrets in headers are added where calls are sent.
 """
 
-from typing import Any
-from urllib.parse import urlsplit
-
-import msgspec
+import re
+from typing import Any, Final
 
 from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target
+from engine.providers.addresses import read_origin
 from engine.providers.base import Auth
-from engine.providers.openai import origin_of
-from engine.providers.refusals import failure_of
+from engine.providers.errors_in_replies import failure_of
+from engine.providers.estimate import tokens_of
+from engine.providers.replies import Unreadable, bad_reply, clean, read_json
 
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-_decode = msgspec.json.Decoder().decode
+# The constant beginning of a URL template: nothing after host and port is looked at.
+_FRONT = re.compile(r"https?://[^/?#\s\\{}@]+(?=[/?#]|$)", re.IGNORECASE)
+_UNSENDABLE = re.compile(r"[^\x21-\x7e]|\\")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+_METHOD = re.compile(r"[A-Z][A-Z-]{0,19}")
+_CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
+URL_CHARS_MAX: Final = 64 * 1024
 
 
 class Http:
-    """See ``providers.base.Provider``. ``target.base_url`` is the URL template; its host is fixed text."""
+    """Plain HTTP. See ``providers.base.Provider``."""
 
     auth: Auth | None = None
     settles = False
     default_base_url = ""
 
     def __init__(self, target: Target) -> None:
-        if target.method not in _METHODS:
-            raise UsageError(f"The method {target.method!r} is not one of {', '.join(_METHODS)}.")
-        if target.schema is not None:
+        front = _FRONT.match(target.base_url.strip())
+        try:
+            if front is None:
+                raise ValueError("scheme, host and port must be written out, and nobody named before an @")
+            self._origin, _ = read_origin(front.group())
+        except ValueError as error:
             raise UsageError(
-                "--schema is for models; with --provider http choose a part of the reply with --select."
-            )
-        self.target = target
-        scheme, colon, rest = target.base_url.partition("://")
-        host = rest.replace("?", "/").replace("#", "/").partition("/")[0]
-        self.origin = origin_of(f"{scheme}{colon}{host}")
-        self._path = [part for part in target.select.split(".") if part] if target.select else []
+                f"The URL of provider http cannot be used: {error}. Example: https://host/items/{{{{ id }}}}"
+            ) from None
+        self._front = front.group()
+        self._method = target.method.upper()
+        if _METHOD.fullmatch(self._method) is None:
+            raise UsageError(f"{target.method!r} is no HTTP method. Give one like GET or POST.")
+        self._select = read_path(target.select)
+        self._checked: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """``scheme://host[:port]`` that calls go to."""
+        return self._origin
 
     def build(self, ask: Ask) -> Call:
-        """The rendered request. Raises RowError (bad_request) where it would go somewhere else."""
-        try:
-            parts = urlsplit(ask.url)
-            same = origin_of(f"{parts.scheme}://{parts.netloc}") == self.origin and parts.username is None
-        except (ValueError, UsageError):
-            same = False
-        if not same or any(ord(character) <= 32 for character in ask.url):
+        """The rendered request. Charged a quarter token per byte of its body. Raises RowError (bad_request)."""
+        url, headers, content = ask.url, ask.headers, ask.content
+        if not url:
+            raise RowError(ErrorKind.BAD_REQUEST, "provider http needs a rendered URL; give --url")
+        if not url.startswith(self._front) or url[len(self._front) : len(self._front) + 1] not in (
+            "/",
+            "?",
+            "#",
+            "",
+        ):
+            self._check_origin(url)
+        if len(url) > URL_CHARS_MAX or _UNSENDABLE.search(url) is not None:
             raise RowError(
-                ErrorKind.BAD_REQUEST, "the rendered URL leads away from the configured host; not sent"
+                ErrorKind.BAD_REQUEST, "the URL is too long, or holds characters that must be percent-encoded"
             )
-        for _, value in ask.headers:
-            if "\r" in value or "\n" in value or "\0" in value:
-                raise RowError(ErrorKind.BAD_REQUEST, "a rendered header holds a line end; not sent")
-        tokens = len(ask.content or b"") // 4
-        return Call(self.target.method, ask.url, ask.headers, ask.content, Charge(tokens, 0, tokens))
+        if headers is not self._checked:
+            _check_headers(headers)
+            self._checked = headers
+        tokens_in = 0 if content is None else tokens_of(len(content))
+        return Call(self._method, url, headers, content, Charge(tokens_in, 0, tokens_in))
 
     def parse(self, reply: Reply) -> Answer | Failure:
-        """See ``Provider.parse``."""
-        if reply.status >= 300:
+        """The reply's text, or the value at ``select`` in its JSON. Never raises."""
+        if not 200 <= reply.status < 300:
             return failure_of(reply)
-        if not self._path:
-            return Answer(reply.body.decode("utf-8", "replace"))
-        try:
-            value: Any = _decode(reply.body)
-            for part in self._path:
-                value = value[int(part)] if isinstance(value, list) else value[part]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return Failure(ErrorKind.BAD_REPLY, "the reply is not JSON", status=reply.status)
-        except (KeyError, IndexError, TypeError, ValueError):
-            said = f"the reply has nothing at {self.target.select!r}"
-            return Failure(ErrorKind.BAD_REPLY, said, status=reply.status)
+        if not self._select:
+            return Answer(_text(reply))
+        value = read_json(reply.body)
+        if isinstance(value, Unreadable):
+            return bad_reply(reply, f"the reply {value.why}")
+        for step in self._select:
+            found = _inside(value, step)
+            if found is _MISSING:
+                shown = clean(".".join(self._select), 200)
+                return bad_reply(
+                    reply, f"the reply has nothing at {shown!r} (--select): {clean(step, 60)!r} is missing"
+                )
+            value = found
         return Answer(value)
+
+    def _check_origin(self, url: str) -> None:
+        """The long way, for a URL that is written differently: upper case, a default port."""
+        try:
+            origin, _ = read_origin(url)
+        except ValueError as error:
+            raise RowError(ErrorKind.BAD_REQUEST, f"the row's URL cannot be used: {error}") from None
+        if origin != self._origin:
+            raise RowError(
+                ErrorKind.BAD_REQUEST, f"the row's URL leads away from {self._origin}; nothing was sent"
+            )
+
+
+def read_path(select: str) -> tuple[str, ...]:
+    """The steps of a path like ``choices.0.message.content``. Raises UsageError for an empty step."""
+    if not select:
+        return ()
+    steps = tuple(select.split("."))
+    if not all(steps):
+        raise UsageError(f"--select {select!r} has an empty part. A path is like choices.0.message.content")
+    return steps
+
+
+_MISSING: Final = object()
+
+
+def _inside(value: Any, step: str) -> Any:
+    if isinstance(value, dict):
+        return value.get(step, _MISSING)
+    if (
+        isinstance(value, list)
+        and step.isascii()
+        and step.isdigit()
+        and len(step) <= 9
+        and int(step) < len(value)
+    ):
+        return value[int(step)]
+    return _MISSING
+
+
+def _text(reply: Reply) -> str:
+    """The body as text: in the character set it names, else UTF-8; what does not fit becomes U+FFFD."""
+    named = _CHARSET.search(reply.headers.get("content-type", "")[:500])
+    try:
+        return reply.body.decode(named.group(1) if named is not None else "utf-8", "replace")
+    except (LookupError, ValueError):  # no such character set, or a codec that is none for text
+        return reply.body.decode("utf-8", "replace")
+
+
+def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    for name, value in headers:
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+            raise RowError(
+                ErrorKind.BAD_REQUEST,
+                f"header {clean(name, 60)!r} cannot be sent: a line break or another control character is in it",
+            )

@@ -1,25 +1,32 @@
-"""The mock provider: OpenAI's shapes at the address of a mock server, without a key.
+"""The mock provider, asked in OpenAI's shapes: the one a run starts by itself, or any that listens elsewhere.
 
 Rules of this file:
-1. The address is filled in when the mock has started; a job is checked with a placeholder before that.
+1. The embedded mock's address is filled in when it listens; before that ``mock:...`` stands for an origin that
+   nothing can be sent to.
+2. It needs no key, and no model: one is made up, because the mock, like its models, wants a name.
 """
 
 from dataclasses import replace
 
 from engine.core.model import Target
-from engine.providers.base import Auth
 from engine.providers.openai import OpenAI
 
-PLACEHOLDER = "http://127.0.0.1:1/v1"
+EMBEDDED = "mock:"
+MODEL = "mock-model"
+_UNSENDABLE = "http://127.0.0.1:9/v1"  # the discard port; see rule 1
 
 
 class Mock(OpenAI):
-    """See ``providers.base.Provider``."""
+    """The mock provider. See ``providers.base.Provider``."""
 
-    auth: Auth | None = None
-    default_base_url = PLACEHOLDER
+    name = "mock"
+    auth = None
+    default_base_url = EMBEDDED
 
     def __init__(self, target: Target) -> None:
-        if not target.base_url.startswith(("http://", "https://")):
-            target = replace(target, base_url=PLACEHOLDER)
-        super().__init__(target)
+        base_url = target.base_url or EMBEDDED
+        if base_url.startswith(EMBEDDED):
+            base_url = _UNSENDABLE
+        elif base_url.count("/") < 3 or base_url.rstrip("/").count("/") < 3:
+            base_url = f"{base_url.rstrip('/')}/v1"
+        super().__init__(replace(target, base_url=base_url, model=target.model or MODEL))

@@ -1,117 +1,156 @@
-"""Ollama's native API: /api/chat and /api/embed.
+"""Ollama's own API: /api/chat and /api/embed, replies in one piece.
 
 Rules of this file:
-1. Streaming is switched off: Ollama streams unless told not to.
-2. No key, no quota; what it can take at once is the in-flight limit's business.
+1. ``stream`` is false in every body: Ollama streams by default.
+2. Limits and temperature are ``options``; ``--param options={...}`` adds to them.
+3. Ollama has no token limits of its own; calls are charged as OpenAI's are, for whoever sets ``--tpm`` all the same.
+
+Sources: Ollama's API documentation; the key is for Ollama's cloud, a local server ignores it.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from engine.core.errors import ErrorKind, RowError, UsageError
-from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target
+from engine.core.model import Answer, Charge, Failure, Reply, Usage
 from engine.providers.base import Auth
-from engine.providers.estimate import text_tokens, usage_of
-from engine.providers.openai import encoded, origin_of
-from engine.providers.refusals import failure_of, one_line
+from engine.providers.errors_in_replies import failure_in_ok, failure_of
+from engine.providers.estimate import charge_by_larger
+from engine.providers.framed import JsonProvider
+from engine.providers.openai_replies import vector_in
+from engine.providers.replies import (
+    JSON_ERRORS,
+    MODEL_CHARS_MAX,
+    Unreadable,
+    bad_reply,
+    clean,
+    count,
+    dict_in,
+    name_in,
+    read_json,
+    text_in,
+)
 
-_HEADERS = (("Content-Type", "application/json"),)
+_PATHS: Final = {"chat": "/api/chat", "embeddings": "/api/embed"}
+_ENDS: Final = frozenset({"stop", "length"})
 
 
-class _Message(msgspec.Struct):
-    content: str | None = None
+class _Message(msgspec.Struct, gc=False):
+    content: str
 
 
-class _Chat(msgspec.Struct):
-    message: _Message | None = None
-    embeddings: list[list[float]] | None = None
-    done_reason: str | None = None
-    prompt_eval_count: Any = None
-    eval_count: Any = None
-    model: str | None = None
+class _Chat(msgspec.Struct, gc=False):
+    message: _Message
+    done_reason: str
+    done: bool
+    model: str = ""
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
     error: Any = None
 
 
-_chat = msgspec.json.Decoder(_Chat).decode
+_decode = msgspec.json.Decoder(_Chat).decode
 
 
-class Ollama:
-    """See ``providers.base.Provider``."""
+class Ollama(JsonProvider):
+    """Ollama's native API. See ``providers.base.Provider``."""
 
-    auth: Auth | None = None
-    settles = False
+    name = "ollama"
+    auth: Auth | None = Auth("Authorization", "Bearer ", "OLLAMA_API_KEY")
     default_base_url = "http://127.0.0.1:11434"
+    cut = ("/v1", "/api")
+    paths: ClassVar[Mapping[str, str]] = {path: endpoint for endpoint, path in _PATHS.items()}
+    question_field: ClassVar[Mapping[str, str]] = {"chat": "messages", "embeddings": "input"}
 
-    def __init__(self, target: Target) -> None:
-        if target.endpoint not in ("chat", "embeddings"):
-            raise UsageError(
-                f"Ollama has chat and embeddings here, not {target.endpoint!r}; its /v1 speaks OpenAI's."
+    def url(self, endpoint: str, model: str) -> str:
+        """Base URL and the endpoint's path."""
+        return f"{self._address.origin}{self._address.path}{_PATHS[endpoint]}"
+
+    def question(self, endpoint: str, prompt: Any, system: Any) -> dict[str, Any]:
+        """``messages`` with the system prompt as the first one, or the ``input`` to embed."""
+        body: dict[str, Any] = {"model": self._target.model}
+        if endpoint == "chat":
+            messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+            body["messages"] = (
+                messages if system is None else [{"role": "system", "content": system}, *messages]
             )
-        self.target = target
-        base = (target.base_url or self.default_base_url).rstrip("/").removesuffix("/v1").removesuffix("/api")
-        self.origin = origin_of(base)
-        self._embeds = target.endpoint == "embeddings"
-        self._url = f"{base}/api/embed" if self._embeds else f"{base}/api/chat"
+        else:
+            body["input"] = prompt
+        return body
+
+    def settings(self, endpoint: str, model: str) -> dict[str, Any]:
+        """``stream`` off, the schema as ``format``, and the limit and temperature among the ``options``."""
+        target = self._target
+        if endpoint != "chat":
+            return {}
+        fields: dict[str, Any] = {"stream": False}
         options: dict[str, Any] = {}
         if target.max_tokens is not None:
             options["num_predict"] = target.max_tokens
         if target.temperature is not None:
             options["temperature"] = target.temperature
-        self._fields: dict[str, Any] = {} if self._embeds else {"stream": False}
         if options:
-            self._fields["options"] = options
+            fields["options"] = options
         if target.schema is not None:
-            self._fields["format"] = target.schema
-        for name, value in target.params.items():
-            mergeable = name == "options" and isinstance(value, dict)
-            self._fields[name] = {**options, **value} if mergeable else value
+            fields["format"] = target.schema
+        return fields
 
-    def build(self, ask: Ask) -> Call:
-        """One request. Raises RowError for openai-batch lines, which are not Ollama's."""
-        if ask.body is not None:
-            raise RowError(
-                ErrorKind.BAD_REQUEST, "openai-batch lines need --provider openai with Ollama's /v1 address"
-            )
-        if self._embeds:
-            if not ask.prompt:
-                raise RowError(ErrorKind.BAD_INPUT, "there is no text to embed")
-            body: dict[str, Any] = {"model": self.target.model, "input": ask.prompt}
-        else:
-            messages = ask.messages if ask.messages is not None else [{"role": "user", "content": ask.prompt}]
-            if ask.system is not None:
-                messages = [{"role": "system", "content": ask.system}, *messages]
-            body = {"model": self.target.model, "messages": messages}
-        body.update(self._fields)
-        content = encoded(body)
-        plain = ask.prompt is not None
-        tokens_in = (
-            text_tokens(ask.prompt or "") + text_tokens(ask.system or "") if plain else len(content) // 4
-        )
-        out = self.target.max_tokens or 0
-        return Call("POST", self._url, _HEADERS, content, Charge(tokens_in, out, max(tokens_in, out)))
+    def charge(self, endpoint: str, tokens_in: int, tokens_out: int) -> Charge:
+        """The larger of the limit on the answer and the estimate of the prompt."""
+        return charge_by_larger(tokens_in, tokens_out)
 
     def parse(self, reply: Reply) -> Answer | Failure:
-        """See ``Provider.parse``."""
-        if reply.status >= 300:
+        """What the reply says; of either endpoint. Never raises."""
+        if not 200 <= reply.status < 300:
             return failure_of(reply)
         try:
-            chat = _chat(reply.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            said = one_line(str(error))
-            return Failure(
-                ErrorKind.BAD_REPLY,
-                f"the reply is not the JSON that was expected: {said}",
-                status=reply.status,
-            )
-        if chat.error:
-            return failure_of(reply)
-        usage = usage_of(chat.prompt_eval_count, chat.eval_count)
-        value: Any = None
-        if self._embeds:
-            value = chat.embeddings[0] if chat.embeddings else None
-        elif chat.message is not None:
-            value = chat.message.content
-        if value is None:
-            return Failure(ErrorKind.BAD_REPLY, "the reply has no answer", None, usage, reply.status)
-        return Answer(value, usage, chat.model or "", chat.done_reason or "")
+            body = _decode(reply.body)
+        except JSON_ERRORS:
+            return _carefully(reply)
+        text = body.message.content
+        finish = body.done_reason
+        if body.error or not body.done or finish not in _ENDS or (not text and finish != "stop"):
+            return _carefully(reply)
+        usage = Usage(count(body.prompt_eval_count), count(body.eval_count))
+        return Answer(text, usage, body.model[:MODEL_CHARS_MAX], finish)
+
+
+def _carefully(reply: Reply) -> Answer | Failure:
+    """Any 2xx, field by field."""
+    body = read_json(reply.body)
+    if isinstance(body, Unreadable):
+        return bad_reply(reply, f"the reply {body.why}")
+    if not isinstance(body, dict):
+        return bad_reply(reply, "the reply is JSON, but no object")
+    usage = Usage(count(body.get("prompt_eval_count")), count(body.get("eval_count")))
+    if body.get("error"):
+        return failure_in_ok(reply, body["error"], usage)
+    if "embeddings" in body:
+        return _vectors(reply, body, usage)
+    message = dict_in(body.get("message"))
+    finish = text_in(body.get("done_reason"))[:MODEL_CHARS_MAX]
+    text = message.get("content")
+    if body.get("done") is False:
+        return bad_reply(reply, "the reply is only a piece of a stream; leave stream out", usage)
+    if not isinstance(text, str) or (not text and finish != "stop"):
+        return bad_reply(reply, _why_no_text(message, finish), usage)
+    if not text and message.get("tool_calls"):
+        return bad_reply(reply, _why_no_text(message, finish), usage)
+    return Answer(text, usage, name_in(body.get("model")), finish)
+
+
+def _vectors(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer | Failure:
+    rows = body["embeddings"] if isinstance(body["embeddings"], list) else []
+    vectors = [vector_in(row) for row in rows]
+    if not vectors or None in vectors:
+        return bad_reply(reply, "the reply has no embedding that is a list of finite numbers", usage)
+    return Answer(vectors[0] if len(vectors) == 1 else vectors, usage, name_in(body.get("model")))
+
+
+def _why_no_text(message: Mapping[str, Any], finish: str) -> str:
+    if message.get("tool_calls"):
+        return "the model asked for a tool instead of answering; only answers in text are read"
+    if finish == "length":
+        return "the token limit (--max-tokens) was used up before there was any text of the answer"
+    return "the reply has no text of an answer" + (f" (done_reason {clean(finish, 60)})" if finish else "")

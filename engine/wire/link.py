@@ -42,7 +42,7 @@ class _Socket:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._fd = self._socket.get(zmq.FD)
+        self._fd = self._socket.fileno()
         loop.add_reader(self._fd, self._readable)
         loop.call_soon(self._readable)
 
@@ -64,7 +64,11 @@ class _Socket:
     def _after_send(self) -> None:
         # A send may consume the edge of a message that came meanwhile: look once more, soon.
         self.frames_sent += 1
-        if not self._check_due and self._loop is not None and self._socket.get(zmq.EVENTS) & zmq.POLLIN:
+        if (
+            not self._check_due
+            and self._loop is not None
+            and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
+        ):
             self._check_due = True
             self._loop.call_soon(self._readable)
 
@@ -90,9 +94,7 @@ class Hub(_Socket):
         path.chmod(0o600)
         self._on_message: Callable[[bytes, Message], None] | None = None
 
-    def listen(
-        self, loop: asyncio.AbstractEventLoop, on_message: Callable[[bytes, Message], None]
-    ) -> None:
+    def listen(self, loop: asyncio.AbstractEventLoop, on_message: Callable[[bytes, Message], None]) -> None:
         """Begin to call ``on_message``."""
         self._on_message = on_message
         self._listen(loop)

@@ -48,7 +48,7 @@ class OutcomeLine(NamedTuple):
     tokens_out: int
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """Worker to coordinator, first of all. A wrong token or slot is answered with Refuse."""
 
     token: str
@@ -56,26 +56,26 @@ class Hello(Message):
     pid: int
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """Coordinator to worker: begin. ``in_flight``: this worker's share; see Tune."""
 
     in_flight: int
     gate: int
 
 
-class Refuse(Message):
+class Refuse(Message, frozen=True):
     """The peer is not wanted; ``reason`` is a sentence. The peer exits."""
 
     reason: str
 
 
-class Want(Message):
+class Want(Message, frozen=True):
     """Worker to coordinator: credit for that many more rows."""
 
     rows: int
 
 
-class Lease(Message):
+class Lease(Message, frozen=True):
     """Coordinator to worker: rows to work on. Recorded in the store before it is sent."""
 
     lease: int
@@ -100,7 +100,7 @@ class Tally(NamedTuple):
     starved_s: float = 0.0  # since when the limiter has not been reached, 0 when it is
 
 
-class Outcomes(Message):
+class Outcomes(Message, frozen=True):
     """Worker to coordinator: finished rows (maybe none), and what was done since the last such message."""
 
     lines: list[OutcomeLine]
@@ -108,11 +108,11 @@ class Outcomes(Message):
     want: int  # further credit, as in Want
 
 
-class Beat(Message):
+class Beat(Message, frozen=True):
     """Either way: I am alive."""
 
 
-class Tune(Message):
+class Tune(Message, frozen=True):
     """Coordinator to worker: this worker's share of the in-flight limit, and of the gate.
 
     ``gate`` is a second, lower bound until the endpoint's first 2xx; -1 opens it.
@@ -122,21 +122,21 @@ class Tune(Message):
     gate: int
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Coordinator to worker: start nothing more, give back unsent rows, finish what is in flight."""
 
 
-class Released(Message):
+class Released(Message, frozen=True):
     """Worker to coordinator: these leased rows are not in flight and are given back, because of a drain."""
 
     rows: list[int]
 
 
-class Drained(Message):
+class Drained(Message, frozen=True):
     """Worker to coordinator: nothing is in flight any more and every outcome was sent. Ends a drain."""
 
 
-class Event(Message):
+class Event(Message, frozen=True):
     """Worker to coordinator: a failure that concerns the run. ``kind`` is an ErrorKind value."""
 
     kind: str
@@ -144,14 +144,14 @@ class Event(Message):
     status: int
 
 
-class Close(Message):
+class Close(Message, frozen=True):
     """Coordinator to worker, or to the limiter: all is done, exit."""
 
 
 # --- limiter --------------------------------------------------------------------------------------------
 
 
-class Join(Message):
+class Join(Message, frozen=True):
     """Worker to limiter, first of all, and again after either restarts.
 
     ``largest``: the largest single token charge this worker was ever granted; a limiter that starts anew
@@ -164,7 +164,7 @@ class Join(Message):
     largest: int
 
 
-class Joined(Message):
+class Joined(Message, frozen=True):
     """Limiter to worker. ``epoch`` differs for every start of a limiter: queues are then sent again."""
 
     epoch: int
@@ -172,7 +172,7 @@ class Joined(Message):
     tpm: int
 
 
-class Need(Message):
+class Need(Message, frozen=True):
     """Worker to limiter: calls that are ready to go now, in order: their token charges.
 
     They are added to the worker's queue at the limiter; ``Grant`` takes them off in the same order.
@@ -184,27 +184,27 @@ class Need(Message):
     settled: int
 
 
-class Grant(Message):
+class Grant(Message, frozen=True):
     """Limiter to worker: the first ``count`` calls of your queue may be sent now. Unused permits are spent."""
 
     count: int
     generation: int  # of the pause counter; goes back in Throttled
 
 
-class Throttled(Message):
+class Throttled(Message, frozen=True):
     """Worker to limiter: a 429 for a call granted in ``generation``, with the server's wait (-1: none said)."""
 
     wait_s: float
     generation: int
 
 
-class Watch(Message):
+class Watch(Message, frozen=True):
     """Coordinator to limiter, first of all: its gauges, please. The coordinator is not a worker."""
 
     token: str
 
 
-class Gauge(Message):
+class Gauge(Message, frozen=True):
     """Limiter to coordinator, about once a second."""
 
     granted_requests: int  # since the limiter's start

@@ -305,7 +305,10 @@ _NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, Val
 
 def _classify(error: Exception, *, reused: bool) -> tuple[ErrorKind, str]:
     """The kind and a plain name of a foreign exception."""
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and reused:
+    if (
+        isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+        and reused
+    ):
         return ErrorKind.STALE_KEEPALIVE, "a kept-alive connection was closed by the server"
     if isinstance(error, OSError) and error.errno in _LOCAL_SHORTAGE:
         return ErrorKind.CONNECT_REFUSED, "this machine has no free descriptor or port"

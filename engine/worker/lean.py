@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
+from aiohttp.http_writer import StreamWriter
+from aiohttp.payload import BytesPayload
 
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
+
+ONE_WRITE_BYTES_MAX = 256 * 1024
 
 
 class ReuseConnector(aiohttp.TCPConnector):
@@ -56,4 +60,42 @@ class ReuseConnector(aiohttp.TCPConnector):
 
 
 class LeanRequest(ClientRequest):
-    """aiohttp's request as it is, for now the place where its cost can be lowered."""
+    """A request whose body goes out with its headers, in one write, without a task of its own.
+
+    aiohttp writes every body from a new task, for the sake of long ones; ours are small and whole in memory.
+    Anything out of the ordinary (no body, a proxy's tracing, a paused transport) takes aiohttp's own way.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Write the request and return its response object, not yet started."""
+        body, protocol = self._body, conn.protocol
+        if (
+            type(body) is not BytesPayload
+            or protocol is None
+            or protocol.writing_paused
+            or self.chunked is not None
+            or self.compress
+            or self._continue is not None
+            or self._traces
+            or self.proxy
+            or body.size is None
+            or body.size > ONE_WRITE_BYTES_MAX
+        ):
+            return await super().send(conn)
+        writer = StreamWriter(protocol, self.loop)
+        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
+        await writer.write_eof(body._value)
+        protocol.start_timeout()
+        self.response = self.response_class(
+            self.method,
+            self.original_url,
+            writer=None,
+            continue100=None,
+            timer=self._timer,
+            request_info=self.request_info,
+            traces=self._traces,
+            loop=self.loop,
+            session=self._session,
+            stream_writer=writer,
+        )
+        return self.response

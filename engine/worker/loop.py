@@ -265,9 +265,9 @@ class Worker:
         charge = run.call.charge
         next_step, failure = self._executor.absorb(run, result, now)
         if failure is None:
-            self._concurrency.on_reply(Signal.NONE, started, now)
+            self._concurrency.on_reply(Signal.NONE, started, now, self._in_flight + 1)
         else:
-            self._concurrency.on_reply(POLICY[failure.kind].signal, started, now)
+            self._concurrency.on_reply(POLICY[failure.kind].signal, started, now, self._in_flight + 1)
             self._heed(failure, run)
         tally = self._tally
         tally.count(

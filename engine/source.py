@@ -1,0 +1,121 @@
+"""The input as numbered rows with digests, whatever its format and wherever it is.
+
+Rules of this file:
+1. Streamed: memory does not grow with the input. To be iterated once, in the reading thread.
+2. A row's digest is of its bytes; a resumed run recognises changed rows by it.
+"""
+
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from hashlib import blake2b
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from engine.core.errors import RowError, UsageError
+from engine.formats import format_named
+from engine.formats.base import RawRow
+from engine.formats.detect import GZIP_MAGIC
+from engine.formats.record import decode_row
+
+
+class SourceRow(NamedTuple):
+    """One row: its index from 0, its line from 1, its bytes, their digest, and why it cannot be used."""
+
+    row: int
+    line: int
+    payload: bytes
+    digest: int
+    bad: str
+
+
+class Source:
+    """An open input. Raises UsageError for one that cannot be opened or is not of its format at all."""
+
+    def __init__(self, path: str, format_name: str, *, row_bytes_max: int) -> None:
+        self._raw = _open(path)
+        self._path = path
+        self.bytes_total = Path(path).stat().st_size if path != "-" else 0
+        head = self._raw.peek(2)[:2] if isinstance(self._raw, BufferedReader) else b""
+        stream: BinaryIO = self._raw
+        if head == GZIP_MAGIC:
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw, mode="rb"))
+        try:
+            self._reader = format_named(format_name).reader(stream, row_bytes_max=row_bytes_max)
+        except (OSError, EOFError, zlib.error) as error:
+            self._raw.close()
+            raise UsageError(f"The input {path} cannot be read: {error}.") from None
+        self.columns = self._reader.columns
+        self.notes = self._reader.notes
+        self._rows = self._numbered(iter(self._reader))
+        self._peeked: list[SourceRow] = []
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the file read so far, 0 where that cannot be told."""
+        if self.bytes_total == 0 or self._raw.closed:
+            return self.bytes_total
+        return self._raw.tell()
+
+    def peek(self, rows: int = 100) -> list[SourceRow]:
+        """The first rows, without consuming them."""
+        while len(self._peeked) < rows:
+            row = next(self._rows, None)
+            if row is None:
+                break
+            self._peeked.append(row)
+        return self._peeked[:rows]
+
+    def column_names(self, rows: int = 100) -> set[str]:
+        """The header's columns, or all that the first rows have."""
+        if self.columns is not None:
+            return set(self.columns)
+        names: set[str] = set()
+        for row in self.peek(rows):
+            try:
+                names.update(decode_row(row.payload))
+            except RowError:
+                continue
+        return names
+
+    def __iter__(self) -> Iterator[SourceRow]:
+        peeked, self._peeked = self._peeked, []
+        return chain(peeked, self._rows)
+
+    def close(self) -> None:
+        """Close the input. Standard input stays open: it is not ours."""
+        self._reader.close()
+        if self._path != "-":
+            self._raw.close()
+
+    def _numbered(self, rows: Iterator[RawRow]) -> Iterator[SourceRow]:
+        number = line = 0
+        from_bytes = int.from_bytes
+        try:
+            for payload, line, bad in rows:
+                digest = from_bytes(blake2b(payload, digest_size=8).digest(), "big", signed=True)
+                yield SourceRow(number, line, payload, digest, bad)
+                number += 1
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            # Torn in the middle: what came before stands, and the tear has a place of its own.
+            yield SourceRow(
+                number, line + 1, b"", 0, f"the compressed input is damaged after line {line}: {error}"
+            )
+        except OSError as error:
+            raise UsageError(f"Reading the input {self._path} failed after line {line}: {error}.") from None
+
+
+def _open(path: str) -> BinaryIO:
+    if path == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(path).open("rb", buffering=1024 * 1024)
+    except IsADirectoryError:
+        raise UsageError(f"The input {path} is a folder. Give a file.") from None
+    except FileNotFoundError:
+        raise UsageError(f"The input {path} does not exist.") from None
+    except OSError as error:
+        raise UsageError(f"The input {path} cannot be opened: {error.strerror}.") from None

@@ -1,0 +1,423 @@
+"""The run's memory on disk: outcomes, open leases, the run's identity. SQLite, one file, one transaction per group.
+
+Rules of this file:
+1. The only module that imports sqlite3; every fault of SQLite leaves it as a StoreFailure that says what to do.
+2. What ``apply`` was given is on disk when it returns, whole or not at all. After one failure nothing is
+   written any more: what the disk holds is then unknown until the store is opened again.
+3. Reads have connections of their own and no transaction outlives a page, so that a slow reader neither
+   waits for a commit nor keeps the write-ahead log from being emptied. Memory does not grow with the run.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from engine.core.commit import Commit, Counts, OutcomeRow, checksum, pack_rows, sums_by_kind, unpack_rows
+from engine.core.errors import StoreFailure, UsageError
+from engine.statefolder import FolderHold, create_private_file, folder_trouble, hold_folder, move_aside
+from engine.storefaults import damaged, store_failure
+from engine.storeschema import (
+    ADD_TO_TALLY,
+    APPLICATION_ID,
+    COLUMNS,
+    FINISHED_AFTER,
+    RECORDS_AFTER,
+    SCHEMA,
+    SCHEMA_VERSION,
+    insert_outcomes,
+)
+
+__all__ = ["Commit", "Counts", "OutcomeRow", "Store", "move_aside"]
+
+DATABASE_NAME = "store.db"
+
+# fsync: a committed row survives power loss, as far as the disk honours a sync. os: it survives the death of
+# any process; power loss takes back what the kernel had not written yet (on Linux about the last 30 s), and
+# what is left is still whole.
+_SYNCHRONOUS = {"fsync": "FULL", "os": "NORMAL"}
+
+_PAGE_BYTES = 4096
+_LOG_BYTES = 4 * 1024 * 1024  # past this the write-ahead log is emptied; more would make that pause longer
+_CACHE_KIB = 16 * 1024
+_BUSY_S = 10.0  # only recovery after a crash holds a lock that others wait for
+_FINISHED_PAGE = 8192  # rows
+_RECORDS_PAGE = 512  # rows, or fewer where they are large:
+_RECORDS_PAGE_BYTES = 4 * 1024 * 1024
+# Each INSERT gives up the interpreter lock once and has to get it back, so rows go in many at a time.
+_INSERT = {rows: insert_outcomes(rows) for rows in (64, 16, 4, 1)}
+
+
+class Store:
+    """One run's store. Made by ``open`` (to write; one process at a time) or ``view`` (to read, at any time).
+
+    All methods may be called from any thread. Those that write wait for each other and for the disk, those
+    that read do not wait for writers. Every method raises StoreFailure when the disk or the file is at fault.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        reader: sqlite3.Connection,
+        writer: sqlite3.Connection | None,
+        hold: FolderHold | None,
+    ) -> None:
+        self._folder = folder
+        self._reader = reader
+        self._writer = writer
+        self._hold = hold
+        self._read_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._failure: StoreFailure | None = None
+
+    # --- opening and closing ----------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, folder: Path, *, durability: str) -> Self:
+        """Create or open the store in ``folder``, for this process alone.
+
+        ``durability``: "fsync" or "os". Raises UsageError when another run has the folder, when it cannot be
+        made (its parent must exist), or when it holds something else or something newer.
+        """
+        with ExitStack() as undo, _named_faults(folder):
+            hold = hold_folder(folder)
+            undo.callback(hold.release)
+            create_private_file(folder / DATABASE_NAME)
+            writer = _connect(folder, mode="rw")
+            undo.callback(writer.close)
+            _prepare(writer, folder, synchronous=_SYNCHRONOUS[durability])
+            store = cls(folder, _connect(folder, mode="ro"), writer, hold)
+            undo.pop_all()
+        return store
+
+    @classmethod
+    def view(cls, folder: Path) -> Self:
+        """Read the store in ``folder``, also while a run writes to it. Raises UsageError if no run is there."""
+        with ExitStack() as undo, _named_faults(folder):
+            if (folder / DATABASE_NAME).is_file():
+                reader = _connect(folder, mode="ro")
+                undo.callback(reader.close)
+                if _version(reader, folder) > 0:
+                    undo.pop_all()
+                    return cls(folder, reader, None, None)
+        raise UsageError(f"There is no run in {folder}. Give the folder that a run keeps its state in.")
+
+    def close(self) -> None:
+        """Let the folder go. Safe to call twice; what was committed does not depend on it."""
+        with self._write_lock, self._read_lock:
+            # The writer goes last: the last connection empties the write-ahead log and removes it.
+            self._reader.close()
+            if self._writer is not None:
+                self._writer.close()
+            if self._hold is not None:
+                self._hold.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def apply(self, commits: Sequence[Commit]) -> None:
+        """Write a group of commits in one transaction; on return all of it is as durable as was asked for.
+
+        Raises StoreFailure, on every later call too: nothing of the group counts as written then.
+        """
+        with self._transaction() as writer:
+            _write_outcomes(writer, [line for commit in commits for line in commit.outcomes])
+            _write_leases(writer, commits, self._folder)
+            in_doubt = sum(commit.in_doubt for commit in commits)
+            if in_doubt:
+                writer.execute("UPDATE run SET in_doubt = in_doubt + ?", (in_doubt,))
+            for commit in commits:
+                if commit.total_rows is not None:
+                    writer.execute("UPDATE run SET total_rows = ?", (commit.total_rows,))
+
+    def recover(self) -> int:
+        """Settle an interruption: count rows that were leased and have no outcome, then close all leases.
+
+        Returns how many there were this time; they are added to ``in_doubt_total``. To be called once, when a
+        run starts, before anything is leased.
+        """
+        with self._transaction() as writer:
+            rows: set[int] = set()
+            for lease, packed in writer.execute("SELECT lease, rows FROM lease"):
+                rows.update(_unpack(packed, lease, self._folder))
+            known = "SELECT 1 FROM outcome INDEXED BY finished WHERE row = ?"
+            finished = sum(writer.execute(known, (row,)).fetchone() is not None for row in rows)
+            in_doubt = len(rows) - finished
+            writer.execute("DELETE FROM lease")
+            writer.execute("UPDATE run SET in_doubt = in_doubt + ?", (in_doubt,))
+        return in_doubt
+
+    def forget_failed(self, kind: str | None = None) -> int:
+        """Drop the outcomes of failed rows, of one kind or of all, so that they are open again; how many.
+
+        What they cost stays counted. The run is no longer finished if there were any.
+        """
+        forgotten = 0
+        with self._transaction() as writer:
+            known = writer.execute("SELECT kind FROM tally WHERE kind != '' AND rows > 0").fetchall()
+            for (failed,) in known:
+                if kind is None or failed == kind:
+                    deleted = writer.execute("DELETE FROM outcome WHERE ok = 0 AND kind = ?", (failed,))
+                    forgotten += deleted.rowcount
+                    writer.execute("UPDATE tally SET rows = 0 WHERE kind = ?", (failed,))
+            if forgotten:
+                writer.execute("UPDATE run SET finished = 0")
+        return forgotten
+
+    def set_identity(self, identity: dict[str, Any]) -> None:
+        """Keep what makes a resumed run the same job; a JSON object."""
+        self._write("UPDATE run SET identity = ?", json.dumps(identity, sort_keys=True))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a further text about the run under a name of the caller's choice."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    def set_total_rows(self, rows: int) -> None:
+        """Keep how many rows the input has, once it was read to its end."""
+        self._write("UPDATE run SET total_rows = ?", rows)
+
+    def finish(self) -> None:
+        """Mark the run finished: every row of the input has its outcome."""
+        self._write("UPDATE run SET finished = 1")
+
+    def _write(self, statement: str, *values: object) -> None:
+        with self._transaction() as writer:
+            writer.execute(statement, values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        writer = self._writer
+        if writer is None:
+            raise TypeError("this store was opened to be read only")
+        with self._write_lock:
+            if self._failure is not None:
+                raise StoreFailure(str(self._failure))
+            try:
+                with _named_faults(self._folder):
+                    writer.execute("BEGIN IMMEDIATE")
+                    yield writer
+                    writer.execute("COMMIT")
+            except BaseException as error:
+                if isinstance(error, StoreFailure):
+                    self._failure = error
+                with suppress(sqlite3.Error):  # most faults have rolled back already
+                    writer.execute("ROLLBACK")
+                raise
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any] | None:
+        """What ``set_identity`` was given; None before that."""
+        text = self._value("SELECT identity FROM run")
+        if text is None:
+            return None
+        try:
+            identity: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise damaged("the run's identity is not what was written", self._folder) from error
+        return identity
+
+    def get_meta(self, key: str) -> str | None:
+        """What ``set_meta`` was given under this name."""
+        value: str | None = self._value("SELECT value FROM meta WHERE key = ?", key)
+        return value
+
+    def total_rows(self) -> int | None:
+        """How many rows the input has; None until that is known."""
+        rows: int | None = self._value("SELECT total_rows FROM run")
+        return rows
+
+    def is_finished(self) -> bool:
+        """Whether the run was marked finished, and no failed row was opened again since."""
+        return bool(self._value("SELECT finished FROM run"))
+
+    def in_doubt_total(self) -> int:
+        """Rows that were leased and unfinished at interruptions, all of them added up."""
+        return int(self._value("SELECT in_doubt FROM run"))
+
+    def counts(self) -> Counts:
+        """What the outcomes add up to. Kept up to date by every commit, so it costs the same at any size."""
+        ok = attempts = tokens_in = tokens_out = 0
+        failed: dict[str, int] = {}
+        for kind, rows, *sums in self._rows("SELECT kind, rows, attempts, tokens_in, tokens_out FROM tally"):
+            if not kind:
+                ok = rows
+            elif rows:
+                failed[kind] = rows
+            attempts += sums[0]
+            tokens_in += sums[1]
+            tokens_out += sums[2]
+        return Counts(ok, failed, attempts, tokens_in, tokens_out)
+
+    def finished(self) -> Iterator[tuple[int, int, bool]]:
+        """(row, digest, ok) of every row with an outcome, by row. May be read step by step beside a writer.
+
+        Memory holds one page. Rows that finish meanwhile appear if the reading has not yet come to them.
+        """
+        with closing(self._own_reader()) as reader:
+            after = -1
+            while page := self._page(reader, FINISHED_AFTER, after, _FINISHED_PAGE):
+                yield from [(row, digest, ok == 1) for row, digest, ok in page]
+                after = page[-1][0]
+
+    def records(self) -> Iterator[bytes]:
+        """Every record, by row, each checked against its checksum. Memory holds one page, about 4 MB.
+
+        Raises StoreFailure, naming the row, for a record that is not what was written.
+        """
+        with closing(self._own_reader()) as reader:
+            after = -1
+            while page := self._page(reader, RECORDS_AFTER, after, _RECORDS_PAGE, _RECORDS_PAGE_BYTES):
+                for row, ok, digest, crc, record in page:
+                    if checksum(row, ok == 1, digest, record) != crc:
+                        raise damaged(f"the record of row {row} is not what was written", self._folder)
+                    yield record
+                after = page[-1][0]
+
+    def _page(
+        self, reader: sqlite3.Connection, statement: str, after: int, rows_max: int, bytes_max: int = 0
+    ) -> list[tuple[Any, ...]]:
+        """The next rows after ``after``, fewer than ``rows_max`` once their last columns reach ``bytes_max``.
+
+        On return the statement is over, so that no view of the file is held while the caller is at work.
+        """
+        page: list[tuple[Any, ...]] = []
+        size = 0
+        with _named_faults(self._folder), closing(reader.execute(statement, (after, rows_max))) as cursor:
+            if not bytes_max:
+                return cursor.fetchall()
+            for line in cursor:
+                page.append(line)
+                size += len(line[-1])
+                if size >= bytes_max:
+                    break
+        return page
+
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._read_lock, _named_faults(self._folder):
+            return self._reader.execute(statement, values).fetchall()
+
+    def _value(self, statement: str, *values: object) -> Any:
+        rows = self._rows(statement, *values)
+        return rows[0][0] if rows else None
+
+    def _own_reader(self) -> sqlite3.Connection:
+        with _named_faults(self._folder):
+            return _connect(self._folder, mode="ro")
+
+
+def _write_outcomes(writer: sqlite3.Connection, outcomes: list[OutcomeRow]) -> None:
+    if not outcomes:
+        return
+    values: list[object] = []
+    for row, ok, kind, digest, record, attempts, latency_ms, tokens_in, tokens_out in outcomes:
+        crc = checksum(row, ok, digest, record)
+        values += (row, ok, kind, digest, attempts, latency_ms, tokens_in, tokens_out, crc, record)
+    start = 0
+    for rows, statement in _INSERT.items():
+        step = rows * COLUMNS
+        while len(values) - start >= step:
+            writer.execute(statement, values[start : start + step])
+            start += step
+    writer.executemany(ADD_TO_TALLY, [(kind, *sums) for kind, sums in sums_by_kind(outcomes).items()])
+
+
+def _write_leases(writer: sqlite3.Connection, commits: Sequence[Commit], folder: Path) -> None:
+    # A lease that is opened and closed within one group was never needed on disk.
+    closed = {lease for commit in commits for lease in commit.closed}
+    opened = [
+        (lease, pack_rows(rows)) for commit in commits for lease, rows in commit.opened if lease not in closed
+    ]
+    if opened:
+        writer.executemany("INSERT INTO lease VALUES (?, ?)", opened)
+    for commit in commits:
+        for lease, given_back in commit.released:
+            if lease not in closed:
+                _shrink_lease(writer, lease, given_back, folder)
+    if closed:
+        writer.executemany("DELETE FROM lease WHERE lease = ?", [(lease,) for lease in closed])
+
+
+def _shrink_lease(writer: sqlite3.Connection, lease: int, given_back: Sequence[int], folder: Path) -> None:
+    found = writer.execute("SELECT rows FROM lease WHERE lease = ?", (lease,)).fetchone()
+    if found is None:
+        raise ValueError(f"rows of lease {lease} were released, which is not open in the store")
+    gone = set(given_back)
+    left = pack_rows(row for row in _unpack(found[0], lease, folder) if row not in gone)
+    writer.execute("UPDATE lease SET rows = ? WHERE lease = ?", (left, lease))
+
+
+def _unpack(packed: bytes, lease: int, folder: Path) -> tuple[int, ...]:
+    try:
+        return unpack_rows(packed)
+    except ValueError as error:
+        raise damaged(f"lease {lease} is not what was written", folder) from error
+
+
+def _connect(folder: Path, *, mode: str) -> sqlite3.Connection:
+    """``mode``: rw or ro, as SQLite's URIs name them; neither creates the file."""
+    address = f"{(folder / DATABASE_NAME).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(
+        address, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA cell_size_check = ON")  # a damaged page is an error, not a wrong value
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(writer: sqlite3.Connection, folder: Path, *, synchronous: str) -> None:
+    version = _version(writer, folder)
+    if version == 0:
+        writer.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise UsageError(
+            f"The file system of {folder} cannot hold a run's state: SQLite's write-ahead log does not work there "
+            "(network file systems are the usual reason). Choose a folder on a local disk with --state."
+        )
+    writer.execute(f"PRAGMA synchronous = {synchronous}")
+    writer.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
+    writer.execute(f"PRAGMA journal_size_limit = {4 * _LOG_BYTES}")
+    writer.execute("PRAGMA temp_store = MEMORY")
+    if version == 0:
+        writer.executescript(SCHEMA)
+
+
+def _version(connection: sqlite3.Connection, folder: Path) -> int:
+    """The schema's version, 0 for an empty file. Raises UsageError for a newer one and for somebody else's."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if owner != APPLICATION_ID and (tables or owner):
+        raise UsageError(
+            f"{folder / DATABASE_NAME} is a database of another program. Choose another folder with --state."
+        )
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"The run in {folder} was written by a newer version of engine (store version {version}, this one "
+            f"reads {SCHEMA_VERSION}). Use that version, or start over with --fresh."
+        )
+    return version
+
+
+@contextmanager
+def _named_faults(folder: Path) -> Iterator[None]:
+    """What SQLite or the operating system says of the folder, as a sentence for the user."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise store_failure(getattr(error, "sqlite_errorcode", 0), str(error), folder) from error
+    except OSError as error:
+        raise folder_trouble(error, folder) from error
