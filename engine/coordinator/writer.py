@@ -3,29 +3,35 @@
 Rules of this file:
 1. Nothing is acknowledged before the keeper has returned from ``apply``.
 2. After one failure nothing is written or acknowledged any more; the session is told once.
-3. Idle, it costs nothing: the thread waits for work without a timer.
+3. Idle, it costs nothing: the thread waits for work without a timer. An idle writer commits at once; a busy one
+   at most ``1 / interval_s`` times a second, because a sync costs the same for one row and for a thousand.
 """
 
 import asyncio
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Protocol
 
 from engine.core.commit import Commit
 from engine.core.errors import EngineError, StoreFailure
 
-LINGER_S = 0.02  # at most so long a commit waits for others; a sync of the disk costs about as much
+INTERVAL_S = 0.02
+
+Done = Callable[[], None]
 
 
 class Keeper(Protocol):
     """What commits are written to."""
 
-    def apply(self, commits: "list[Commit]") -> None:
-        """Keep a group of commits, whole or not at all. Raises EngineError."""
+    def apply(self, commits: Sequence[Commit]) -> None:
+        """Keep a group of commits, whole or not at all. Raises EngineError or OSError."""
 
 
 class Writer:
-    """Owns the keeper's writing from its start to ``close``."""
+    """Owns the keeper's writing from its start to ``close``. Callbacks run on the loop, in order of submission."""
 
     def __init__(
         self,
@@ -33,81 +39,97 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         *,
         on_failure: Callable[[EngineError], None],
-        linger_s: float = LINGER_S,
+        interval_s: float = INTERVAL_S,
     ) -> None:
+        """``interval_s``: least time between the starts of two transactions. The thread starts at once."""
         self._keeper = keeper
         self._loop = loop
         self._on_failure = on_failure
-        self._linger_s = linger_s
-        self._queue: list[tuple[Commit, Callable[[], None] | None]] = []
-        self._rows = 0  # outcomes queued or being written
-        self._pending = 0  # commits queued or being written
-        self._changed = threading.Condition()
-        self._closing = False
-        self._failed = False
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._interval_s = interval_s
+        self._queue: SimpleQueue[tuple[Commit, Done | None] | None] = SimpleQueue()  # None: close
+        self._closing = Event()
+        self._backlog = 0
+        # A daemon, so that a loop that dies of a fault does not leave a process that cannot end. A transaction
+        # that is cut off is rolled back when the store is opened again.
+        self._thread = Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     @property
     def backlog(self) -> int:
-        """Commits and rows that are not on disk yet, together; 0 means that all is durable."""
-        return self._rows + self._pending
+        """Commits and outcomes that are not durable yet, added up; 0 means that everything is. To be asked on the loop.
 
-    def submit(self, commit: Commit, done: Callable[[], None] | None) -> None:
-        """Queue a commit; ``done`` is called on the loop once it is durable. To be called on the loop."""
-        with self._changed:
-            self._queue.append((commit, done))
-            self._rows += len(commit.outcomes)
-            self._pending += 1
-            if len(self._queue) == 1:
-                self._changed.notify()
+        The caller holds back while it is large. It stays above 0 after a failure.
+        """
+        return self._backlog
+
+    def submit(self, commit: Commit, done: Done | None) -> None:
+        """Queue a commit; ``done`` is called on the loop once it is durable. To be called on the loop.
+
+        What comes after ``close`` or after a failure is neither written nor acknowledged.
+        """
+        self._backlog += 1 + len(commit.outcomes)
+        self._queue.put((commit, done))
 
     def close(self) -> None:
-        """Write what is queued and end the thread. Blocks; not for the loop."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
+        """Write what is queued and end the thread. Blocks, so not for the loop. Safe to call twice.
+
+        Callbacks that are due have been handed to the loop when it returns.
+        """
+        self._closing.set()
+        self._queue.put(None)
         self._thread.join()
 
+    # --- the thread ---------------------------------------------------------------------------------------
+
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and not self._closing:
-                    self._changed.wait()
-                if not self._closing and self._linger_s:
-                    # Others are about to come: a group costs one sync, whatever its size.
-                    self._changed.wait_for(lambda: self._closing, self._linger_s)
-                group, self._queue = self._queue, []
-                if not group and self._closing:
+        begun = time.monotonic() - self._interval_s
+        while (first := self._queue.get()) is not None:
+            self._closing.wait(max(0.0, begun + self._interval_s - time.monotonic()))
+            begun = time.monotonic()
+            group = [first, *self._queued()]
+            failure = self._write([commit for commit, _ in group])
+            with suppress(RuntimeError):  # the loop is closed: the run is over and nobody is left to be told
+                if failure is not None:
+                    self._loop.call_soon_threadsafe(self._on_failure, failure)
                     return
-            if self._failed:
-                continue
+                self._loop.call_soon_threadsafe(self._written, group)
+
+    def _queued(self) -> list[tuple[Commit, Done | None]]:
+        """All that is in the queue, up to the word to close, which is left there."""
+        found: list[tuple[Commit, Done | None]] = []
+        while True:
             try:
-                self._keeper.apply([commit for commit, _ in group])
-            except EngineError as error:
-                self._fail(error)
-                continue
-            except OSError as error:
-                self._fail(
-                    StoreFailure(f"Results could not be written: {error}. What was committed before stays.")
-                )
-                continue
-            self._call(self._written, group)
+                entry = self._queue.get_nowait()
+            except Empty:
+                return found
+            if entry is None:
+                self._queue.put(None)
+                return found
+            found.append(entry)
 
-    def _fail(self, error: EngineError) -> None:
-        self._failed = True
-        self._call(self._on_failure, error)
-
-    def _call(self, call: Callable[..., None], argument: object) -> None:
+    def _write(self, commits: list[Commit]) -> EngineError | None:
         try:
-            self._loop.call_soon_threadsafe(call, argument)
-        except RuntimeError:
-            self._failed = True  # the loop is closed; nobody is left to be told
+            self._keeper.apply(commits)
+        except EngineError as error:
+            return error
+        except OSError as error:
+            return StoreFailure(
+                f"Results could not be written ({error.strerror or error}). What was committed before stays: "
+                "mend what is wrong, then give the same command again to go on."
+            )
+        except Exception as error:
+            # Whatever it is, the run must hear of it: nothing is acknowledged from here on.
+            failure = StoreFailure(
+                f"Results could not be written: {type(error).__name__}: {error}. This is a fault of the engine: "
+                "please report it. What was committed before stays; the same command goes on from there."
+            )
+            failure.__cause__ = error
+            return failure
+        return None
 
-    def _written(self, group: "list[tuple[Commit, Callable[[], None] | None]]") -> None:
-        with self._changed:
-            self._rows -= sum(len(commit.outcomes) for commit, _ in group)
-            self._pending -= len(group)
+    def _written(self, group: list[tuple[Commit, Done | None]]) -> None:
+        """On the loop: the group is durable."""
+        self._backlog -= sum(1 + len(commit.outcomes) for commit, _ in group)
         for _, done in group:
             if done is not None:
                 done()
