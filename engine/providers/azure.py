@@ -16,7 +16,7 @@ from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.core.model import Charge, Target
 from engine.providers.base import Auth
 from engine.providers.estimate import COMPLETIONS_LIMIT, charge_by_sum
-from engine.providers.openai import _NEWER_MODEL, _OLDER_MODEL, ENDPOINTS, OpenAI
+from engine.providers.openai import ENDPOINTS, NEWER_MODEL, OLDER_MODEL, OpenAI
 
 # From here on the classic API knows max_completion_tokens (Azure's documentation of reasoning models).
 _FIRST_WITH_NEWER_LIMIT = "2024-09-01"
@@ -59,10 +59,10 @@ class Azure(OpenAI):
         """By the model's family where the deployment's name tells it, else by what the API version knows."""
         if endpoint != "chat":
             return super().limit_name(endpoint, model)
-        if _NEWER_MODEL.search(model):
+        if NEWER_MODEL.search(model):
             return "max_completion_tokens"
         version = self._target.api_version
-        if _OLDER_MODEL.search(model) or (version and version < _FIRST_WITH_NEWER_LIMIT):
+        if OLDER_MODEL.search(model) or (version and version < _FIRST_WITH_NEWER_LIMIT):
             return "max_tokens"
         return "max_completion_tokens"
 

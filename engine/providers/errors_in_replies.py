@@ -183,6 +183,8 @@ def failure_of(reply: Reply) -> Failure:
         return Failure(ErrorKind.PROTOCOL_ERROR, message, status=status)
     said = said_in(reply.body)
     kind = kind_of(status, said)
+    if kind is ErrorKind.RATE_LIMITED and reply.headers.get("x-should-retry") == "false":
+        kind = ErrorKind.QUOTA_EXHAUSTED  # the header that official SDKs obey: waiting would not help
     return _failure(kind, f"HTTP {status}: {said.message or 'without a message'}", said, reply)
 
 

@@ -139,6 +139,8 @@ class JsonProvider(ABC):
             ) from None
         if not self._target.model:
             self._check_model("")
+        if not prompt and self._endpoint == "embeddings":
+            raise RowError(ErrorKind.BAD_INPUT, "there is no text to embed")
         charge = self.charge(self._endpoint, (size + 3) >> 2, self._tokens_out)
         return Call("POST", self._url, self.headers, body, charge)
 

@@ -9,6 +9,7 @@ Rules of this file:
 from dataclasses import replace
 
 from engine.core.model import Target
+from engine.providers.addresses import read_address
 from engine.providers.openai import OpenAI
 
 EMBEDDED = "mock:"
@@ -27,6 +28,6 @@ class Mock(OpenAI):
         base_url = target.base_url or EMBEDDED
         if base_url.startswith(EMBEDDED):
             base_url = _UNSENDABLE
-        elif base_url.count("/") < 3 or base_url.rstrip("/").count("/") < 3:
+        elif not read_address(base_url).path:
             base_url = f"{base_url.rstrip('/')}/v1"
         super().__init__(replace(target, base_url=base_url, model=target.model or MODEL))

@@ -26,8 +26,8 @@ ENDPOINTS: Final[dict[str, str]] = {
     "embeddings": "/embeddings",
     "completions": "/completions",
 }
-_OLDER_MODEL = re.compile(r"(?:^|[^a-z0-9])(?:gpt-?[34](?![0-9]*b)|davinci|babbage|curie|ada)", re.IGNORECASE)
-_NEWER_MODEL = re.compile(r"(?:^|[^a-z0-9])(?:o[1-9](?![a-z0-9])|gpt-?[5-9])", re.IGNORECASE)
+OLDER_MODEL = re.compile(r"(?:^|[^a-z0-9])(?:gpt-?[34](?![0-9]*b)|davinci|babbage|curie|ada)", re.IGNORECASE)
+NEWER_MODEL = re.compile(r"(?:^|[^a-z0-9])(?:o[1-9](?![a-z0-9])|gpt-?[5-9])", re.IGNORECASE)
 _AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
 
 
@@ -44,7 +44,7 @@ def limit_field(host: str, model: str) -> str:
     """
     if not (is_openai(host) or host.endswith(_AZURE_HOSTS)):
         return "max_tokens"
-    if _OLDER_MODEL.search(model) and not _NEWER_MODEL.search(model):
+    if OLDER_MODEL.search(model) and not NEWER_MODEL.search(model):
         return "max_tokens"
     return "max_completion_tokens"
 
