@@ -1,10 +1,13 @@
 """engine: call an LLM or HTTP endpoint once per row, as fast as its quota allows, and lose no row."""
 
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("throughput-engine")
-except PackageNotFoundError:  # running from a source tree that was never installed
-    __version__ = "0.0.0+source"
+def __getattr__(name: str) -> str:
+    """``__version__``, looked up when asked for: the look-up costs a worker's start 40 ms."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["__version__"]
+    try:
+        return version("throughput-engine")
+    except PackageNotFoundError:  # running from a source tree that was never installed
+        return "0.0.0+source"

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from engine import __version__
+import engine
 from engine.cli.doctor import doctor_command
 from engine.cli.export import export_command
 from engine.cli.mock import mock_command
@@ -49,7 +49,7 @@ for _command in (run_command, status_command, export_command, retry_command, moc
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"engine {__version__}")
+        typer.echo(f"engine {engine.__version__}")
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import uvloop
 
 from engine.config import Job
@@ -80,7 +81,7 @@ class _Runner:
         self._gauges = Gauges()
         self._next_view = 0.0
         self._metrics = Metrics(began, rpm=self._job.rpm, tpm=self._job.tpm)
-        self._sockets = Path(tempfile.mkdtemp(prefix="engine-"))
+        self._sockets = _socket_folder()
         self._out = StreamOut() if self._job.output == "-" else None
 
     def close(self) -> None:
@@ -319,3 +320,12 @@ class _Runner:
 def session_start(metrics: Metrics, began: float) -> float | None:
     """Seconds from the command's start to the first request that ended; None without one."""
     return None if metrics.first_request is None else round(metrics.first_request - began, 3)
+
+
+def _socket_folder() -> Path:
+    """A private folder for this run's sockets; those of runs that were killed are removed on the way."""
+    for left in Path(tempfile.gettempdir()).glob("engine-*-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.stat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))

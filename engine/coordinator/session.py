@@ -207,7 +207,12 @@ class Session:
 
         def recorded() -> None:
             # The worker may have died meanwhile: its rows are waiting again under another lease.
-            if child.key == key and child.process is not None:
+            if child.key != key or child.process is None:
+                return
+            if self._stopping:
+                # The drain began while this was being written: the rows were never handed out.
+                self._released(child, [row.row for row in rows])
+            else:
                 self._hub.send(peer, message)
 
         self._writer.submit(Commit(opened=[(lease, [row.row for row in rows])]), recorded)

@@ -22,6 +22,8 @@ from engine.core.window import SLOTS_KEPT, Window
 REFILL = 0.995 - 0.05 / 60  # of the limit, per period
 FULL_S = 0.03  # a dear call waits until this much refill is there, then goes into debt
 LATE_S = 0.02  # refill kept beyond that, so that a caller's timer which fires late loses nothing
+RESERVE_S = 0.5  # refill that ran over although a call waited is kept up to here ...
+CATCH_UP = 0.04  # ... and makes the refill so much faster until it is used up
 CREDIT_S = 1.0  # what was given back may be spent again this far beyond the burst
 RAMP_S = 2.5  # after a pause the rate rises linearly from 0 within this time
 WAIT_MAX_S = 120.0  # a server's wait is believed up to here
@@ -74,6 +76,7 @@ class Bucket:
         "_close",
         "_credit",
         "_inherited",
+        "_reserve_max",
         "_start_slot",
         "capacity",
         "full",
@@ -81,6 +84,7 @@ class Bucket:
         "level",
         "limit",
         "rate",
+        "reserve",
         "window",
     )
 
@@ -92,6 +96,8 @@ class Bucket:
         self.full = max(1.0, FULL_S * self.rate)
         self.capacity = self.full + LATE_S * self.rate
         self.level = 0.0
+        self.reserve = 0.0
+        self._reserve_max = RESERVE_S * self.rate
         self._close = CLOSE_S * self.rate
         self.largest = 0
         self.window = Window(period_s, now)
@@ -99,11 +105,25 @@ class Bucket:
         self._start_slot = self.window.slot
         self._inherited = 0
 
-    def advance(self, refill_s: float, now: float) -> None:
-        """Let time pass: ``refill_s`` seconds of refill, and the window moves to ``now``."""
-        if self.level < self.capacity:
-            self.level = min(self.capacity, self.level + self.rate * refill_s)
+    def advance(self, refill_s: float, now: float, *, wanted: bool) -> None:
+        """Let time pass: ``refill_s`` seconds of refill, and the window moves to ``now``.
+
+        ``wanted``: a call waited all that time. What then ran over (a timer fired late, another limit held
+        the call up) is kept as ``reserve`` and comes back slowly, as a refill that is a little faster.
+        """
         self.window.advance(now)
+        gain = self.rate * refill_s
+        room = self.capacity - self.level
+        if gain < room:
+            extra = min(self.reserve, gain * CATCH_UP, room - gain)
+            self.reserve -= extra
+            self.level += gain + extra
+            return
+        if room > 0:
+            self.level = self.capacity
+            gain -= room
+        if wanted:
+            self.reserve = min(self.reserve + gain, self._reserve_max)
 
     def permits(self, charge: int) -> bool:
         """May a call of this charge pass now?"""
@@ -126,7 +146,10 @@ class Bucket:
         if not charge:
             return now
         missing = min(float(charge), self.full) - self.level
-        at = pace.after(now, missing / self.rate) if missing > self._close else now
+        at = now
+        if missing > self._close:
+            missing -= min(self.reserve, missing * CATCH_UP / (1 + CATCH_UP))
+            at = pace.after(now, missing / self.rate)
         if self.window.total + charge > self.limit:
             at = max(at, self.window.falls_to(self.limit - charge))
         return at
@@ -154,7 +177,7 @@ class Bucket:
         the largest debt, spent in its last moment, and the full rate before that. The window is filled with
         this as of the start, and the level begins at minus what goes beyond the burst.
         """
-        head = math.ceil(self._level_max(largest) + max(0.0, largest - self.full))
+        head = math.ceil(self._level_max(largest) + self._reserve_max + max(0.0, largest - self.full))
         head = min(head, self.limit)
         known = self._inherited
         if head <= known:
@@ -185,7 +208,17 @@ class Quota:
     limiter begins at a higher one.
     """
 
-    __slots__ = ("_buckets", "_now", "_pace", "_requests", "_streak", "_tokens", "generation", "pauses")
+    __slots__ = (
+        "_buckets",
+        "_now",
+        "_pace",
+        "_requests",
+        "_streak",
+        "_tokens",
+        "_wanted",
+        "generation",
+        "pauses",
+    )
 
     def __init__(
         self,
@@ -203,6 +236,7 @@ class Quota:
         self._now = now
         self._pace = Pace()
         self._streak = 0
+        self._wanted = False
         self.generation = generation
         self.pauses = 0
         if largest:
@@ -235,17 +269,19 @@ class Quota:
         """Charge one call of ``tokens`` if it may be sent now. Bounds: ``tokens >= 0``."""
         if now > self._now:
             self._advance(now)
-        if self._now < self._pace.paused_until:
-            return False
         requests, bucket = self._requests, self._tokens
-        if requests is not None and not requests.permits(1):
+        if (
+            self._now < self._pace.paused_until
+            or (requests is not None and not requests.permits(1))
+            or (bucket is not None and not bucket.permits(tokens))
+        ):
+            self._wanted = True
             return False
-        if bucket is not None:
-            if not bucket.permits(tokens):
-                return False
-            bucket.spend(tokens)
         if requests is not None:
             requests.spend(1)
+        if bucket is not None:
+            bucket.spend(tokens)
+        self._wanted = False
         return True
 
     def next_time(self, tokens: int, now: float) -> float:
@@ -299,6 +335,7 @@ class Quota:
         pace.paused_until = max(until, pace.paused_until)
         for bucket in self._buckets:
             bucket.level = min(bucket.level, 0.0)
+            bucket.reserve = 0.0
         return True
 
     def paused_s(self, now: float) -> float:
@@ -308,5 +345,5 @@ class Quota:
     def _advance(self, now: float) -> None:
         refill_s = self._pace.between(self._now, now)
         for bucket in self._buckets:
-            bucket.advance(refill_s, now)
+            bucket.advance(refill_s, now, wanted=self._wanted)
         self._now = now

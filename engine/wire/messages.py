@@ -7,6 +7,7 @@ Rules of this file:
 3. Adding a field or a message means raising VERSION: both ends always come from one installation.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgpack
@@ -93,7 +94,7 @@ class Tally(NamedTuple):
     tokens_in: int = 0
     tokens_out: int = 0
     charged_tokens: int = 0  # what the quota was charged
-    latencies: list[tuple[float, int]] = []  # (ms rounded to 3 digits, how many), successes only
+    latencies: Sequence[tuple[float, int]] = ()  # (ms rounded to 3 digits, how many), successes only
     in_flight: int = 0  # now
     waiting: int = 0  # rows that wait for permits, now
     sleeping: int = 0  # rows that wait for a retry, now

@@ -28,7 +28,6 @@ class RowRun:
         "asking",
         "attempt",
         "call",
-        "free_resent",
         "generation",
         "key",
         "latency_ms",
@@ -37,6 +36,8 @@ class RowRun:
         "payload",
         "row",
         "sent",
+        "stale",
+        "throttles",
         "tokens_in",
         "tokens_out",
         "turn",
@@ -56,7 +57,8 @@ class RowRun:
         self.sent = 0  # requests sent for this row
         self.attempt = 0  # of those, the ones that count towards --retries
         self.turn = 0  # re-asks: a changed question is a new call with a key of its own
-        self.free_resent = False
+        self.throttles = 0  # how often it was refused for its rate
+        self.stale = 0  # how often its connection turned out to be closed
         self.generation = 0  # the grant's, for the limiter
         self.latency_ms = 0.0
         self.tokens_in = 0
@@ -130,12 +132,13 @@ class Executor:
             failure, again = result, None
         self._count(run, failure.usage)
         decision = self._retry.decide(
-            failure.kind, attempt=run.attempt, free_resent=run.free_resent, wait_s=failure.wait_s, now=now
+            failure.kind, run.attempt + 1, failure.wait_s, throttles=run.throttles, stale=run.stale
         )
         if not decision.retry:
             return self._gave_up(run, failure), failure
         if decision.free:
-            run.free_resent = run.free_resent or failure.kind is ErrorKind.STALE_KEEPALIVE
+            run.stale += failure.kind is ErrorKind.STALE_KEEPALIVE
+            run.throttles += failure.kind is ErrorKind.RATE_LIMITED
         else:
             run.attempt += 1
         if again is not None and again is not run.call:
