@@ -71,7 +71,7 @@ def publish(
                     surveyor.see(batch)
                 columns, notes = surveyor.result()
             zipped = kind.text and output.lower().endswith(".gz")
-            stream = _zipped(file) if zipped else cast(BinaryIO, file)
+            stream = _zipped(file) if zipped else file
             writer = kind.writer(stream, columns=columns, notes=notes, escape_cells=escape_cells)
             count = _write_all(writer, records())
             if stream is not file:

@@ -13,6 +13,7 @@ CUT = 0.8
 GROWTH = 0.05
 SATURATED = 0.8  # of the limit must be in flight for a success to count
 HOLD_S = 2.0
+COOLDOWN_S = 1.0  # between two cuts at least, however fast the endpoint refuses
 
 
 class Concurrency:
@@ -31,7 +32,7 @@ class Concurrency:
     def on_reply(self, signal: Signal, started: float, now: float, in_flight: int) -> None:
         """A request sent at ``started`` has ended with ``in_flight`` others and itself under way."""
         if signal is Signal.CUT or signal is Signal.PAUSE:
-            if started > self._cut_at:
+            if started > self._cut_at and now - self._cut_at >= COOLDOWN_S:
                 self.limit = max(1, int(self.limit * CUT))
                 self._cut_at = now
                 self._slow_start = False

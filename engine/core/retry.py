@@ -5,6 +5,7 @@ Rules of this file:
 2. Waits are exponential with full jitter (Brooker, "Exponential Backoff And Jitter"), so that what failed together
    does not come back together; a server's own wait is honoured, with a little jitter on top.
 3. A run's budget keeps a storm from amplifying: when it is spent, retries wait longer, they do not fail.
+4. Nothing here reads a clock: ``now`` is an argument.
 """
 
 import random
@@ -17,10 +18,10 @@ CAP_S = 20.0
 SLOW_BASE_S = 2.0
 SERVER_WAIT_MAX_S = 120.0
 SERVER_WAIT_JITTER = 0.1  # of the wait, on top of it
-BUDGET_SHARE = 0.2  # of the requests of the last minute may be retries
-BUDGET_FLOOR = 10  # and so many in any case
-BUDGET_WINDOW_S = 60.0
-_BUDGET_SLOTS = 60
+BUDGET_RATIO = 0.2  # of the requests of the last minute may be retries
+BUDGET_FLOOR = 10  # and so many in any case: a small run with a few failures must not wait for a minute
+BUDGET_FLOOR_PER_S = 10.0  # those that are put off leave at least this fast
+BUDGET_SECONDS = 60
 
 
 class Decision(NamedTuple):
@@ -32,43 +33,70 @@ class Decision(NamedTuple):
 
 
 class RetryBudget:
-    """At most a fifth of the last minute's requests are retries; beyond that they are put off.
+    """At most a fifth of the last minute's requests are retries; beyond that they queue up, none is refused.
 
-    Bounds: constant memory; times must not go back by more than they went forward.
+    Those in the queue leave at a fifth of the rate of requests, so that a storm is answered with a trickle.
+    ``share`` is this worker's part of the run: the floors are the run's, divided among its workers.
+    Bounds: constant memory; a time that goes back is taken as no time passed.
     """
 
-    def __init__(self, *, share: float = BUDGET_SHARE, floor: int = BUDGET_FLOOR) -> None:
-        self._share, self._floor = share, floor
-        self._requests = [0] * _BUDGET_SLOTS
-        self._retries = [0] * _BUDGET_SLOTS
-        self._slot = 0
-        self._requests_sum = self._retries_sum = 0
+    __slots__ = (
+        "_floor",
+        "_floor_per_s",
+        "_free_at",
+        "_ratio",
+        "_requests",
+        "_retries",
+        "_since",
+        "_slot",
+        "requests",
+        "retries",
+    )
+
+    def __init__(self, *, ratio: float = BUDGET_RATIO, share: float = 1.0) -> None:
+        self._ratio = ratio
+        self._floor = max(1, round(BUDGET_FLOOR * share))
+        self._floor_per_s = BUDGET_FLOOR_PER_S * share
+        self._requests = [0] * BUDGET_SECONDS
+        self._retries = [0] * BUDGET_SECONDS
+        self._slot = -1
+        self._since = 0.0  # of the first request
+        self._free_at = float("-inf")  # the next place in the queue
+        self.requests = 0  # in the last minute
+        self.retries = 0  # of these, those already in the queue included
 
     def request(self, now: float) -> None:
-        """A request ended."""
-        index = self._turn(now)
-        self._requests[index] += 1
-        self._requests_sum += 1
+        """A request was sent or ended: either, but one of them for each."""
+        second = int(now)
+        if second > self._slot:
+            self._turn(second, now)
+        self._requests[self._slot % BUDGET_SECONDS] += 1
+        self.requests += 1
 
-    def take(self, now: float) -> bool:
-        """Whether a retry fits in the budget now; it is counted if it does."""
-        index = self._turn(now)
-        if self._retries_sum >= max(self._floor, self._share * self._requests_sum):
-            return False
-        self._retries[index] += 1
-        self._retries_sum += 1
-        return True
+    def take(self, now: float) -> float:
+        """How long a retry that is wanted now has to be put off, in seconds; 0 while there is budget."""
+        second = int(now)
+        if second > self._slot:
+            self._turn(second, now)
+        spent = self.retries >= max(self._floor, self._ratio * self.requests)
+        self._retries[self._slot % BUDGET_SECONDS] += 1
+        self.retries += 1
+        if not spent:
+            return 0.0
+        seen_s = min(max(now - self._since, 1.0), BUDGET_SECONDS)
+        per_s = max(self._floor_per_s, self._ratio * self.requests / seen_s)
+        self._free_at = max(self._free_at, now) + 1.0 / per_s
+        return self._free_at - now
 
-    def _turn(self, now: float) -> int:
-        slot = int(now * _BUDGET_SLOTS / BUDGET_WINDOW_S)
-        if slot > self._slot:
-            for passed in range(max(self._slot + 1, slot - _BUDGET_SLOTS + 1), slot + 1):
-                index = passed % _BUDGET_SLOTS
-                self._requests_sum -= self._requests[index]
-                self._retries_sum -= self._retries[index]
-                self._requests[index] = self._retries[index] = 0
-            self._slot = slot
-        return self._slot % _BUDGET_SLOTS
+    def _turn(self, second: int, now: float) -> None:
+        if self._slot < 0:
+            self._since = now
+        for passed in range(max(self._slot + 1, second - BUDGET_SECONDS + 1), second + 1):
+            index = passed % BUDGET_SECONDS
+            self.requests -= self._requests[index]
+            self.retries -= self._retries[index]
+            self._requests[index] = self._retries[index] = 0
+        self._slot = second
 
 
 class RetryPolicy:
@@ -93,9 +121,8 @@ class RetryPolicy:
         if not free and attempt >= self._retries:
             return Decision(False)
         delay_s = self._delay(rule, attempt, wait_s)
-        if not free and not self.budget.take(now):
-            # Put off, not given up: as much again as a late retry would wait, spread out.
-            delay_s += self._rng.uniform(0.5, 1.0) * CAP_S
+        if not free:
+            delay_s = max(delay_s, self.budget.take(now))
         return Decision(True, delay_s, free)
 
     def _delay(self, rule: Retry, attempt: int, wait_s: float | None) -> float:
@@ -107,5 +134,7 @@ class RetryPolicy:
             return self._rng.uniform(0.1, 1.0)
         if rule is Retry.REASK and attempt == 0:
             return 0.0
-        base = SLOW_BASE_S if rule is Retry.SLOW else BASE_S
-        return self._rng.random() * min(base * 2.0 ** min(attempt, 16), CAP_S)
+        if rule is Retry.SLOW:
+            # Never less than half: --retries must last until a run with a dead endpoint is stopped as a whole.
+            return self._rng.uniform(0.5, 1.0) * min(SLOW_BASE_S * 2.0 ** min(attempt, 16), CAP_S)
+        return self._rng.random() * min(BASE_S * 2.0 ** min(attempt, 16), CAP_S)
