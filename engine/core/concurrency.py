@@ -1,50 +1,83 @@
-"""How many requests may be in flight, found from what replies say: cut on refusals, grow back when full.
+"""How many calls may be in flight at once: the adaptive limit beneath a fixed ceiling.
 
 Rules of this file:
-1. One cut per burst: replies to requests that were sent before the last cut say nothing about it.
-2. Growth only while the limit is really used; a failing server (5xx, time-outs) holds growth, refusals cut.
-3. Between ``start`` and ``ceiling`` it grows by doubling until the first cut, by a twentieth after it
-   (constants from inspect_ai's adaptive controller, which documents them).
+1. The limit grows only after a whole round of clean replies during which it was nearly used up; it falls at
+   the first sign of overload, once per burst.
+2. Replies to calls that were in flight when the limit fell say nothing about the new limit: they are ignored.
+3. Nothing here reads a clock: times are arguments.
+
+The shape is the one of additive-increase, multiplicative-decrease controllers, with inspect_ai's rule that
+growth needs saturation, since a limit nobody reaches has not been tried.
 """
 
 from engine.core.errors import Signal
 
+START = 20
 CUT = 0.8
-GROWTH = 0.05
-SATURATED = 0.8  # of the limit must be in flight for a success to count
-HOLD_S = 2.0
-COOLDOWN_S = 1.0  # between two cuts at least, however fast the endpoint refuses
+GROWTH = 1.05  # per round, once the limit has fallen for the first time; before that it doubles
+SATURATED = 0.8  # share of the limit that must have been in flight during a round for it to count
+COOLDOWN_S = 1.0  # at least so long between two cuts, however fast the endpoint answers
 
 
 class Concurrency:
-    """An in-flight limit between 1 and ``ceiling``. With ``start == ceiling`` it is the ceiling until trouble."""
+    """The in-flight limit of one worker. ``start == ceiling`` is a fixed limit that still yields to overload.
 
-    __slots__ = ("_clean", "_cut_at", "_hold_until", "_slow_start", "ceiling", "limit")
+    Call ``on_start`` when a call is sent and ``on_reply`` when it ended, however it ended. ``limit`` and
+    ``in_flight`` are plain attributes, to be read on every call; only this class writes them.
+    Bounds: ``1 <= limit <= ceiling``.
+    """
 
-    def __init__(self, start: int, ceiling: int) -> None:
-        self.ceiling = max(1, ceiling)
-        self.limit = max(1, min(start, ceiling))
-        self._slow_start = True
-        self._clean = 0
+    __slots__ = ("_clean", "_cut_at", "_peak", "_probing", "ceiling", "cuts", "in_flight", "limit")
+
+    def __init__(self, ceiling: int, start: int | None = None) -> None:
+        if ceiling < 1 or (start is not None and start < 1):
+            raise ValueError("at least one call must be allowed in flight")
+        self.ceiling = ceiling
+        self.limit = min(START if start is None else start, ceiling)
+        self.in_flight = 0
+        self.cuts = 0
+        self._probing = True  # doubling until the first cut
+        self._clean = 0  # good replies in this round
+        self._peak = 0  # most in flight in this round
         self._cut_at = float("-inf")
-        self._hold_until = float("-inf")
 
-    def on_reply(self, signal: Signal, started: float, now: float, in_flight: int) -> None:
-        """A request sent at ``started`` has ended with ``in_flight`` others and itself under way."""
-        if signal is Signal.CUT or signal is Signal.PAUSE:
-            if started > self._cut_at and now - self._cut_at >= COOLDOWN_S:
-                self.limit = max(1, int(self.limit * CUT))
-                self._cut_at = now
-                self._slow_start = False
-                self._clean = 0
+    def on_start(self) -> None:
+        """A call was sent."""
+        self.in_flight = flying = self.in_flight + 1
+        if flying > self._peak:
+            self._peak = flying
+
+    def on_reply(self, signal: Signal, started_at: float, now: float) -> None:
+        """A call that was sent at ``started_at`` ended with ``signal`` (NONE: nothing wrong with the endpoint)."""
+        self.in_flight -= 1
+        if started_at < self._cut_at:
+            return
+        if signal is Signal.NONE:
+            self._clean = clean = self._clean + 1
+            if clean >= self.limit:
+                self._end_round()
         elif signal is Signal.HOLD:
-            self._hold_until = now + HOLD_S
-            self._clean = 0
-        elif self.limit < self.ceiling and started > self._cut_at and now >= self._hold_until:
-            if in_flight < SATURATED * self.limit:
-                return
-            self._clean += 1
-            if self._clean >= self.limit:
-                self._clean = 0
-                grown = self.limit * 2 if self._slow_start else int(self.limit * (1.0 + GROWTH)) + 1
-                self.limit = min(self.ceiling, grown)
+            self._new_round()
+        elif now - self._cut_at >= COOLDOWN_S:
+            self.limit = max(1, int(self.limit * CUT))
+            self.cuts += 1
+            self._probing = False
+            self._cut_at = now
+            self._new_round()
+
+    def retune(self, ceiling: int) -> None:
+        """Another ceiling, at least 1. A limit that stood at the old one moves with it; a lower one stays."""
+        if self.limit >= self.ceiling or self.limit > ceiling:
+            self.limit = ceiling
+            self._new_round()
+        self.ceiling = ceiling
+
+    def _end_round(self) -> None:
+        if self.limit < self.ceiling and self._peak >= self.limit * SATURATED:
+            grown = self.limit * 2 if self._probing else max(self.limit + 1, int(self.limit * GROWTH))
+            self.limit = min(grown, self.ceiling)
+        self._new_round()
+
+    def _new_round(self) -> None:
+        self._clean = 0
+        self._peak = self.in_flight

@@ -1,140 +1,153 @@
-"""Whether and when an attempt is repeated: one policy for every kind of failure.
+"""What follows a failed attempt: whether the call is repeated, and when.
 
 Rules of this file:
-1. Which kinds are repeated stands in ``core.errors.POLICY``; this file only knows how long to wait.
-2. Waits are exponential with full jitter (Brooker, "Exponential Backoff And Jitter"), so that what failed together
-   does not come back together; a server's own wait is honoured, with a little jitter on top.
-3. A run's budget keeps a storm from amplifying: when it is spent, retries wait longer, they do not fail.
-4. Nothing here reads a clock: ``now`` is an argument.
+1. ``POLICY`` decides whether a kind of failure is repeated; this file only decides when.
+2. A server's own wait is kept: never shorter, at most ``WAIT_MAX_S``, with jitter on top so that rows which
+   were refused together do not come back together.
+3. Nothing here reads a clock or draws its own randomness: ``now`` and a seeded ``Random`` are arguments.
+
+The back-off is botocore's "full jitter": a uniform draw from nothing to an exponential bound.
 """
 
-import random
+from random import Random
 from typing import NamedTuple
 
 from engine.core.errors import POLICY, ErrorKind, Retry
 
-BASE_S = 0.5
-CAP_S = 20.0
-SLOW_BASE_S = 2.0
-SERVER_WAIT_MAX_S = 120.0
-SERVER_WAIT_JITTER = 0.1  # of the wait, on top of it
-BUDGET_RATIO = 0.2  # of the requests of the last minute may be retries
-BUDGET_FLOOR = 10  # and so many in any case: a small run with a few failures must not wait for a minute
-BUDGET_FLOOR_PER_S = 10.0  # those that are put off leave at least this fast
-BUDGET_SECONDS = 60
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 20.0
+SLOW_FIRST_S = 2.0  # the endpoint is not there at all: at least half of 2, 4, 8, ... seconds
+WAIT_MAX_S = 120.0  # a server's wait is believed up to here
+WAIT_JITTER_MAX_S = 5.0
+_DOUBLINGS_MAX = 16
 
 
 class Decision(NamedTuple):
-    """What to do after a failed attempt. ``free``: it does not count against --retries."""
+    """``retry``: send it again ``delay_s`` seconds from now; ``free``: the failed attempt does not count."""
 
     retry: bool
     delay_s: float = 0.0
     free: bool = False
 
 
-class RetryBudget:
-    """At most a fifth of the last minute's requests are retries; beyond that they queue up, none is refused.
-
-    Those in the queue leave at a fifth of the rate of requests, so that a storm is answered with a trickle.
-    ``share`` is this worker's part of the run: the floors are the run's, divided among its workers.
-    Bounds: constant memory; a time that goes back is taken as no time passed.
-    """
-
-    __slots__ = (
-        "_floor",
-        "_floor_per_s",
-        "_free_at",
-        "_ratio",
-        "_requests",
-        "_retries",
-        "_since",
-        "_slot",
-        "requests",
-        "retries",
-    )
-
-    def __init__(self, *, ratio: float = BUDGET_RATIO, share: float = 1.0) -> None:
-        self._ratio = ratio
-        self._floor = max(1, round(BUDGET_FLOOR * share))
-        self._floor_per_s = BUDGET_FLOOR_PER_S * share
-        self._requests = [0] * BUDGET_SECONDS
-        self._retries = [0] * BUDGET_SECONDS
-        self._slot = -1
-        self._since = 0.0  # of the first request
-        self._free_at = float("-inf")  # the next place in the queue
-        self.requests = 0  # in the last minute
-        self.retries = 0  # of these, those already in the queue included
-
-    def request(self, now: float) -> None:
-        """A request was sent or ended: either, but one of them for each."""
-        second = int(now)
-        if second > self._slot:
-            self._turn(second, now)
-        self._requests[self._slot % BUDGET_SECONDS] += 1
-        self.requests += 1
-
-    def take(self, now: float) -> float:
-        """How long a retry that is wanted now has to be put off, in seconds; 0 while there is budget."""
-        second = int(now)
-        if second > self._slot:
-            self._turn(second, now)
-        spent = self.retries >= max(self._floor, self._ratio * self.requests)
-        self._retries[self._slot % BUDGET_SECONDS] += 1
-        self.retries += 1
-        if not spent:
-            return 0.0
-        seen_s = min(max(now - self._since, 1.0), BUDGET_SECONDS)
-        per_s = max(self._floor_per_s, self._ratio * self.requests / seen_s)
-        self._free_at = max(self._free_at, now) + 1.0 / per_s
-        return self._free_at - now
-
-    def _turn(self, second: int, now: float) -> None:
-        if self._slot < 0:
-            self._since = now
-        for passed in range(max(self._slot + 1, second - BUDGET_SECONDS + 1), second + 1):
-            index = passed % BUDGET_SECONDS
-            self.requests -= self._requests[index]
-            self.retries -= self._retries[index]
-            self._requests[index] = self._retries[index] = 0
-        self._slot = second
+GIVE_UP = Decision(False)
 
 
 class RetryPolicy:
-    """Decides for one worker. ``retries``: how often a row is repeated at most, re-asks included."""
+    """The decisions for one worker. ``retries``: how many attempts that count may follow the first."""
 
-    def __init__(self, retries: int, rng: random.Random, budget: RetryBudget | None = None) -> None:
-        self._retries = retries
-        self._rng = rng
-        self.budget = budget if budget is not None else RetryBudget()
+    __slots__ = ("_random", "retries")
+
+    def __init__(self, retries: int, rng: Random) -> None:
+        self.retries = retries
+        self._random = rng.random
 
     def decide(
-        self, kind: ErrorKind, *, attempt: int, free_resent: bool, wait_s: float | None, now: float
+        self,
+        kind: ErrorKind,
+        attempt: int,
+        wait_s: float | None = None,
+        *,
+        throttles: int = 0,
+        stale: int = 0,
     ) -> Decision:
-        """After a failure of ``kind``. ``attempt``: counted repeats so far; ``free_resent``: the free one is used."""
+        """What follows the failure of attempt number ``attempt`` (from 1; free ones are not counted).
+
+        ``wait_s`` is the server's own wait; anything but a positive number counts as none. ``throttles`` and
+        ``stale``: how often this call was refused for its rate, and met a stale connection, before.
+        """
         policy = POLICY[kind]
         rule = policy.retry
         if rule is Retry.NEVER:
-            return Decision(False)
-        if rule is Retry.ONCE_FREE and not free_resent:
-            return Decision(True, 0.0, free=True)
-        free = not policy.costs_attempt and rule is Retry.SERVER_WAIT
-        if not free and attempt >= self._retries:
-            return Decision(False)
-        delay_s = self._delay(rule, attempt, wait_s)
-        if not free:
-            delay_s = max(delay_s, self.budget.take(now))
-        return Decision(True, delay_s, free)
-
-    def _delay(self, rule: Retry, attempt: int, wait_s: float | None) -> float:
-        if wait_s is not None and wait_s > 0.0:
-            capped = min(wait_s, SERVER_WAIT_MAX_S)
-            return capped * (1.0 + self._rng.random() * SERVER_WAIT_JITTER)
-        if rule is Retry.SERVER_WAIT:
-            # The quota's pause holds all of them; the row itself only steps back a little.
-            return self._rng.uniform(0.1, 1.0)
-        if rule is Retry.REASK and attempt == 0:
-            return 0.0
+            return GIVE_UP
+        if rule is Retry.ONCE_FREE:
+            if not stale:
+                return Decision(True, 0.0, free=True)
+            # A connection that is closed under every request is a broken one, and broken ones count.
+            rule, free = Retry.BACKOFF, False
+        else:
+            free = not policy.costs_attempt
+        if not free and attempt > self.retries:
+            return GIVE_UP
+        earlier = min(throttles if free else attempt - 1, _DOUBLINGS_MAX)
+        bound = min(BACKOFF_FIRST_S * 2.0**earlier, BACKOFF_MAX_S)
+        if wait_s is not None and wait_s > 0:
+            jitter = self._random() * min(bound, WAIT_JITTER_MAX_S)
+            return Decision(True, min(wait_s, WAIT_MAX_S) + jitter, free)
+        if rule is Retry.REASK:
+            # Nothing is wrong with the endpoint: the first re-ask goes at once.
+            return Decision(True, 0.0 if attempt == 1 else self._random() * bound, free)
         if rule is Retry.SLOW:
-            # Never less than half: --retries must last until a run with a dead endpoint is stopped as a whole.
-            return self._rng.uniform(0.5, 1.0) * min(SLOW_BASE_S * 2.0 ** min(attempt, 16), CAP_S)
-        return self._rng.random() * min(BASE_S * 2.0 ** min(attempt, 16), CAP_S)
+            bound = min(SLOW_FIRST_S * 2.0**earlier, BACKOFF_MAX_S)
+            return Decision(True, bound * (0.5 + self._random() / 2), free)
+        return Decision(True, self._random() * bound, free)
+
+
+class RetryBudget:
+    """Keeps retries from multiplying a storm: at most a share of the calls of the last minute.
+
+    A retry that finds the budget spent waits and asks again; it never fails for it. Below the share, as at
+    the start or in a small run, ``floor_per_s`` retries a second always pass, and three at once. ``share`` is
+    this worker's part of the run, so that all workers together have one floor.
+
+    Guarantee: in any stretch of ``t`` seconds within a minute at most ``ratio * calls of the last minute``
+    plus ``3 + floor_per_s * t`` retries pass.
+    """
+
+    __slots__ = (
+        "_asks",
+        "_calls",
+        "_floor_at",
+        "_floor_s",
+        "_ratio",
+        "_retries",
+        "_second",
+        "calls",
+        "retries",
+    )
+
+    SECONDS = 60
+    FLOOR_AT_ONCE = 3
+
+    def __init__(self, *, ratio: float = 0.2, floor_per_s: float = 10.0, share: float = 1.0) -> None:
+        self._ratio = ratio
+        self._floor_s = 1 / (floor_per_s * share)
+        self._floor_at = float("-inf")
+        self._calls = [0] * self.SECONDS
+        self._retries = [0] * self.SECONDS
+        self._second = 0
+        self._asks = 0
+        self.calls = 0  # in the last minute
+        self.retries = 0
+
+    def on_call(self, now: float) -> None:
+        """A request is sent, be it the first of its call or a retry."""
+        second = int(now)
+        if second > self._second:
+            self._move(second)
+        self._calls[self._second % 60] += 1
+        self.calls += 1
+
+    def ask(self, now: float) -> float:
+        """0 if a retry may be sent now (it is then counted), else the time to ask again, 0.5 to 2 s from now."""
+        second = int(now)
+        if second > self._second:
+            self._move(second)
+        if self.retries >= self._ratio * self.calls:
+            # As in a leaky bucket: the floor is one retry every floor_s, with room for three.
+            due = max(self._floor_at, now - (self.FLOOR_AT_ONCE - 1) * self._floor_s)
+            if due > now:
+                self._asks += 1
+                # The golden ratio spreads those who wait evenly without any randomness.
+                return now + 0.5 + 1.5 * (self._asks * 0.6180339887 % 1.0)
+            self._floor_at = due + self._floor_s
+        self._retries[self._second % 60] += 1
+        self.retries += 1
+        return 0.0
+
+    def _move(self, second: int) -> None:
+        for old in range(max(self._second + 1, second - self.SECONDS + 1), second + 1):
+            place = old % self.SECONDS
+            self.calls -= self._calls[place]
+            self.retries -= self._retries[place]
+            self._calls[place] = self._retries[place] = 0
+        self._second = second
