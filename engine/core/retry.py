@@ -128,7 +128,7 @@ class RetryBudget:
         self.calls += 1
 
     def ask(self, now: float) -> float:
-        """0 if a retry may be sent now (it is then counted), else the time to ask again, 0.5 to 2 s from now."""
+        """0 if a retry may be sent now (it is then counted), else how long to wait before asking again: 0.5 to 2 s."""
         second = int(now)
         if second > self._second:
             self._move(second)
@@ -138,7 +138,7 @@ class RetryBudget:
             if due > now:
                 self._asks += 1
                 # The golden ratio spreads those who wait evenly without any randomness.
-                return now + 0.5 + 1.5 * (self._asks * 0.6180339887 % 1.0)
+                return 0.5 + 1.5 * (self._asks * 0.6180339887 % 1.0)
             self._floor_at = due + self._floor_s
         self._retries[self._second % 60] += 1
         self.retries += 1

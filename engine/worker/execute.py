@@ -11,7 +11,7 @@ from typing import Any
 from engine.config import Job
 from engine.core.errors import ErrorKind, RowError
 from engine.core.model import Call, Charge, Failure, Reply, Usage
-from engine.core.retry import RetryBudget, RetryPolicy
+from engine.core.retry import RetryPolicy
 from engine.formats.record import Recorder, decode_row
 from engine.providers.base import Provider
 from engine.steps import make_step
@@ -28,7 +28,6 @@ class RowRun:
         "asking",
         "attempt",
         "call",
-        "free_resent",
         "generation",
         "key",
         "latency_ms",
@@ -37,6 +36,8 @@ class RowRun:
         "payload",
         "row",
         "sent",
+        "stale",
+        "throttles",
         "tokens_in",
         "tokens_out",
         "turn",
@@ -56,7 +57,8 @@ class RowRun:
         self.sent = 0  # requests sent for this row
         self.attempt = 0  # of those, the ones that count towards --retries
         self.turn = 0  # re-asks: a changed question is a new call with a key of its own
-        self.free_resent = False
+        self.throttles = 0  # how often it was refused for its rate
+        self.stale = 0  # how often its connection turned out to be closed
         self.generation = 0  # the grant's, for the limiter
         self.latency_ms = 0.0
         self.tokens_in = 0
@@ -81,7 +83,7 @@ class Executor:
         self._provider = provider
         self._run_id = run_id
         self._tpm = job.tpm
-        self._retry = RetryPolicy(job.retries, rng, RetryBudget(share=1 / job.procs))
+        self._retry = RetryPolicy(job.retries, rng)
         self._recorder = Recorder(
             batch=job.output_format == "openai-batch",
             meta=job.meta,
@@ -111,12 +113,9 @@ class Executor:
             )
         return RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
 
-    def absorb(
-        self, run: RowRun, result: Reply | Failure, now: float
-    ) -> tuple[OutcomeLine | Later, Failure | None]:
+    def absorb(self, run: RowRun, result: Reply | Failure) -> tuple[OutcomeLine | Later, Failure | None]:
         """What a sending came to: an outcome or a later sending, and the failure behind it, if there was one."""
         run.sent += 1
-        self._retry.budget.request(now)
         if isinstance(result, Reply):
             absorbed = run.asking.absorb(result)
             if isinstance(absorbed, Done):
@@ -131,12 +130,13 @@ class Executor:
             failure, again = result, None
         self._count(run, failure.usage)
         decision = self._retry.decide(
-            failure.kind, attempt=run.attempt, free_resent=run.free_resent, wait_s=failure.wait_s, now=now
+            failure.kind, run.attempt + 1, failure.wait_s, throttles=run.throttles, stale=run.stale
         )
         if not decision.retry:
             return self._gave_up(run, failure), failure
         if decision.free:
-            run.free_resent = run.free_resent or failure.kind is ErrorKind.STALE_KEEPALIVE
+            run.stale += failure.kind is ErrorKind.STALE_KEEPALIVE
+            run.throttles += failure.kind is ErrorKind.RATE_LIMITED
         else:
             run.attempt += 1
         if again is not None and again is not run.call:

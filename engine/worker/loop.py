@@ -20,6 +20,7 @@ from typing import Final
 from engine.core.concurrency import Concurrency
 from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
 from engine.core.model import Failure, Reply
+from engine.core.retry import RetryBudget
 from engine.credentials import AuthHeader
 from engine.handover import WorkerSettings
 from engine.limiter.client import LimiterClient
@@ -101,7 +102,8 @@ class Worker:
         self._in_flight = 0
         self._share = 0
         self._gate = 0
-        self._concurrency = Concurrency(1, 1)
+        self._concurrency = Concurrency(1)
+        self._budget = RetryBudget(share=1.0 / max(1, min(job.procs, job.in_flight)))
         self._outcomes: list[OutcomeLine] = []
         self._tally = TallyBook()
         self._wanted = 0  # rows asked for and not yet leased
@@ -157,7 +159,7 @@ class Worker:
     def _tune(self, in_flight: int, gate: int) -> None:
         if in_flight != self._share:
             self._share = in_flight
-            self._concurrency = Concurrency(in_flight, in_flight)
+            self._concurrency.retune(max(1, in_flight))
         self._gate = gate
         self._pump()
         self._want()
@@ -226,6 +228,7 @@ class Worker:
     def _launch(self, run: RowRun) -> None:
         self._in_flight += 1
         self._launched += 1
+        self._concurrency.on_start()
         if self._idle:
             slot = self._idle.pop()
             slot.run = run
@@ -263,11 +266,12 @@ class Worker:
         repeated = run.sent > 0
         spent_in, spent_out = run.tokens_in, run.tokens_out
         charge = run.call.charge
-        next_step, failure = self._executor.absorb(run, result, now)
+        next_step, failure = self._executor.absorb(run, result)
+        self._budget.on_call(now)
         if failure is None:
-            self._concurrency.on_reply(Signal.NONE, started, now, self._in_flight + 1)
+            self._concurrency.on_reply(Signal.NONE, started, now)
         else:
-            self._concurrency.on_reply(POLICY[failure.kind].signal, started, now, self._in_flight + 1)
+            self._concurrency.on_reply(POLICY[failure.kind].signal, started, now)
             self._heed(failure, run)
         tally = self._tally
         tally.count(
@@ -288,11 +292,10 @@ class Worker:
             self._outcomes.append(next_step)
         elif self._draining:
             self._link.send(Released(rows=[run.row]))
-        elif next_step.delay_s <= 0.0:
+        elif next_step.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:
             self._due.append(run)
         else:
-            self._serial += 1
-            heapq.heappush(self._sleeping, (now + next_step.delay_s, self._serial, run))
+            self._sleep(run, now + next_step.delay_s)
         if tally.first_success and self._gate >= 0 and not self._answered:
             self._answered = True
             self._flush(now)  # the coordinator opens the gate for all
@@ -324,7 +327,13 @@ class Worker:
         self._rate += (self._launched / elapsed - self._rate) * min(1.0, elapsed / 0.25)
         self._launched = 0
         while self._sleeping and self._sleeping[0][0] <= now:
-            self._due.append(heapq.heappop(self._sleeping)[2])
+            run = heapq.heappop(self._sleeping)[2]
+            wait_s = self._budget.ask(now)
+            if wait_s > 0.0:
+                # The run's retries are used up for now: this one and those behind it wait, they do not fail.
+                self._sleep(run, now + wait_s)
+                break
+            self._due.append(run)
         if now - self._last_swept >= SWEEP_S:
             self._last_swept = now
             self._fetcher.sweep(now)
@@ -335,6 +344,10 @@ class Worker:
             self._flush(now)
         else:
             self._want()
+
+    def _sleep(self, run: RowRun, until: float) -> None:
+        self._serial += 1
+        heapq.heappush(self._sleeping, (until, self._serial, run))
 
     def _batch(self) -> int:
         return max(BATCH_MIN, int(self._rate * BATCH_S))
