@@ -46,7 +46,9 @@ def send(
             for number in range(times):
                 target = (url or "{origin}/v1/x").format(origin=server.origin)
                 body = b'{"n": %d}' % number if method == "POST" else None
-                results.append(await fetcher.send(Call(method, target, HEADERS, body), f"key-{number}", flight))
+                results.append(
+                    await fetcher.send(Call(method, target, HEADERS, body), f"key-{number}", flight)
+                )
                 await asyncio.sleep(pause_s)
             if sweeper is not None:
                 sweeper.cancel()
@@ -101,9 +103,7 @@ def test_a_redirect_is_refused_and_nothing_reaches_the_second_host(status: int) 
     async def run() -> None:
         async with ScriptedServer(always(reply())) as second:
             location = f"Location: {second.origin}/steal\r\n".encode()
-            results, _ = await asyncio.to_thread(
-                send, always(reply(b"", f"{status} Moved", extra=location))
-            )
+            results, _ = await asyncio.to_thread(send, always(reply(b"", f"{status} Moved", extra=location)))
             assert kind_of(results[0]) is ErrorKind.REDIRECT_REFUSED
             assert second.connections == 0
 
@@ -112,7 +112,12 @@ def test_a_redirect_is_refused_and_nothing_reaches_the_second_host(status: int) 
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.2:1/v1/x", "https://{origin_host}/v1", "http://user:pw@127.0.0.1/v1", "http://169.254.169.254/"],
+    [
+        "http://127.0.0.2:1/v1/x",
+        "https://{origin_host}/v1",
+        "http://user:pw@127.0.0.1/v1",
+        "http://169.254.169.254/",
+    ],
 )
 def test_a_call_to_any_other_origin_is_not_sent(url: str) -> None:
     results, server = send(always(reply()), url=url.replace("{origin_host}", "127.0.0.1"))

@@ -1,0 +1,113 @@
+"""When a run stops by itself, and which rows stay open then."""
+
+import pytest
+from jobs import job
+
+from engine.coordinator.stops import Stops, message_of, parse_max_failures
+from engine.core.commit import OutcomeRow
+from engine.core.errors import ErrorKind, ExitCode
+from engine.wire.messages import Tally
+
+
+def outcome(row: int, kind: str = "", says: str = "why") -> OutcomeRow:
+    record = b'{"_status":"failed","_error":"%b: %b"}' % (kind.encode(), says.encode())
+    return OutcomeRow(row, not kind, kind, 0, record, 1, 1.0, 0, 0)
+
+
+def test_one_spent_quota_stops_the_run_and_its_row_stays_open() -> None:
+    stops = Stops(job(), 0.0)
+    assert stops.judge(outcome(0, ErrorKind.QUOTA_EXHAUSTED, "no money")) == []
+    assert stops.exit_code is ExitCode.STOPPED
+    assert "no money" in stops.reason
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.UNAUTHORISED, ErrorKind.NOT_FOUND])
+def test_five_refusals_in_a_row_stop_the_run_and_none_of_their_rows_is_finished(kind: ErrorKind) -> None:
+    stops = Stops(job(), 0.0)
+    for row in range(4):
+        assert stops.judge(outcome(row, kind)) == []
+        assert not stops.reason
+    assert stops.judge(outcome(4, kind)) == []
+    assert stops.reason
+
+
+def test_a_success_shows_that_earlier_refusals_concerned_their_rows_alone() -> None:
+    stops = Stops(job(), 0.0)
+    refused = [outcome(row, ErrorKind.NOT_FOUND) for row in range(4)]
+    for one in refused:
+        stops.judge(one)
+    good = outcome(9)
+    assert stops.judge(good) == [*refused, good]
+    assert stops.judge(outcome(10, ErrorKind.NOT_FOUND)) == []
+    assert not stops.reason
+
+
+def test_what_is_held_back_at_the_end_of_the_input_fails_its_rows() -> None:
+    stops = Stops(job(), 0.0)
+    refused = outcome(0, ErrorKind.UNAUTHORISED)
+    stops.judge(refused)
+    assert stops.give_up() == [refused]
+    assert stops.give_up() == []
+
+
+def test_an_endpoint_that_never_answered_stops_the_run_after_fifteen_seconds() -> None:
+    stops = Stops(job(), 100.0)
+    stops.unreachable("nothing listens there", 101.0)
+    stops.tick(115.9)
+    assert not stops.reason
+    stops.tick(116.1)
+    assert "nothing listens there" in stops.reason
+
+
+def test_an_endpoint_that_answered_once_is_waited_for() -> None:
+    stops = Stops(job(), 0.0)
+    stops.heard(Tally(requests=1, replies=1, ok_replies=1), 1.0)
+    stops.unreachable("gone", 2.0)
+    stops.tick(100.0)
+    assert not stops.reason
+
+
+def test_ten_minutes_without_any_success_stop_the_run() -> None:
+    stops = Stops(job(), 0.0)
+    stops.heard(Tally(requests=5, replies=5, ok_replies=1), 10.0)
+    stops.heard(Tally(requests=5, replies=5), 500.0)
+    stops.tick(609.0)
+    assert not stops.reason
+    stops.tick(611.0)
+    assert "10 minutes" in stops.reason
+
+
+def test_no_success_is_expected_before_anything_was_sent() -> None:
+    stops = Stops(job(), 0.0)
+    stops.tick(10_000.0)
+    assert not stops.reason
+
+
+def test_more_failed_rows_than_allowed_stop_the_run() -> None:
+    stops = Stops(job(max_failures="2"), 0.0)
+    for row in range(2):
+        assert stops.judge(outcome(row, ErrorKind.BAD_REQUEST))
+    assert not stops.reason
+    stops.judge(outcome(2, ErrorKind.BAD_REQUEST))
+    assert "--max-failures" in stops.reason
+
+
+def test_a_share_of_failures_counts_only_once_there_are_enough_rows() -> None:
+    stops = Stops(job(max_failures="10%"), 0.0)
+    for row in range(19):
+        stops.judge(outcome(row, ErrorKind.BAD_REQUEST if row < 5 else ""))
+    assert not stops.reason
+    stops.judge(outcome(19, ErrorKind.BAD_REQUEST))
+    assert stops.reason
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "101%", "-2%", "1.5"])
+def test_a_bound_on_failures_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_max_failures(text)
+
+
+def test_the_words_of_a_failure_are_found_in_both_kinds_of_record() -> None:
+    assert message_of(b'{"_error":"timeout: too late"}') == "too late"
+    assert message_of(b'{"custom_id":"a","error":{"code":"x","message":"too late"}}') == "too late"
+    assert message_of(b"garbage") == ""

@@ -1,0 +1,104 @@
+"""Figures, the summary, and what reaches a terminal."""
+
+import io
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from engine.core.commit import OutcomeRow
+from engine.observe.live import LiveFile, read_live
+from engine.observe.log import RunLog
+from engine.observe.metrics import Metrics
+from engine.observe.progress import PlainLines, duration, one_line
+from engine.observe.sanitise import sanitise
+from engine.observe.snapshot import Snapshot
+from engine.observe.summary import Summary
+from engine.wire.messages import Tally
+
+KEYS = ["rows", "ok", "failed", "resumed", "in_doubt", "requests", "attempts", "retries", "throttled", "tokens_in", "tokens_out", "seconds", "rows_per_s", "latency_ms", "quota", "failures"]
+
+
+def row(number: int, kind: str = "") -> OutcomeRow:
+    return OutcomeRow(number, not kind, kind, 0, b"{}", 1, 1.0, 0, 0)
+
+
+def test_percentiles_are_those_of_all_workers_together() -> None:
+    metrics = Metrics(0.0, rpm=None, tpm=None)
+    metrics.add(Tally(requests=90, latencies=[(100.0, 90)]), 1.0)
+    metrics.add(Tally(requests=10, latencies=[(900.0, 10)]), 1.0)
+    assert metrics.percentile_ms(50) == pytest.approx(100, rel=0.002)
+    assert metrics.percentile_ms(95) == pytest.approx(900, rel=0.002)
+
+
+def test_the_rate_is_over_the_last_ten_seconds_and_the_quota_over_the_whole_run() -> None:
+    metrics = Metrics(0.0, rpm=600, tpm=None)
+    for second in range(1, 61):
+        metrics.add(Tally(requests=5), float(second))
+        metrics.finished([row(second * 10 + i) for i in range(5)])
+        view = metrics.snapshot(
+            float(second),
+            in_flight=0,
+            waiting=0,
+            sleeping=0,
+            starved_s=0,
+            paused_s=0,
+            workers=[],
+            rows_guess=600,
+        )
+    assert view.rows_per_s == pytest.approx(5.0, rel=0.01)
+    assert view.rpm_used == pytest.approx(0.5, rel=0.01)
+    assert view.eta_s == pytest.approx(60.0, rel=0.02)
+    used, none = metrics.used(60.0)
+    assert used == pytest.approx(0.5, rel=0.05)
+    assert none is None
+
+
+def test_the_summary_has_every_promised_key_and_fits_a_terminal() -> None:
+    summary = Summary(rows=10, ok=8, failed=2, failures={"timeout": 2}, latency_ms={"p50": 1.0}, in_doubt=3)
+    assert set(KEYS) <= json.loads(summary.json()).keys()
+    assert max(map(len, summary.text().split("\n"))) <= 100
+    assert "2 × timeout" in summary.text()
+
+
+@pytest.mark.parametrize("text", ["\x1b]52;c;aGk=\x07", "a\rb", "\u202eevil", "\x9b31m", "\ud800", "a\x00b"])
+def test_nothing_that_moves_a_terminal_gets_through(text: str) -> None:
+    assert sanitise(text).isprintable()
+
+
+def test_notes_are_sanitised_on_their_way_out() -> None:
+    stream = io.StringIO()
+    PlainLines(stream).note("server said \x1b[2J")
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_plain_line_says_how_far_it_is() -> None:
+    line = one_line(Snapshot(rows_total=100, ok=40, failed=1, resumed=9, rpm_used=0.987, eta_s=75))
+    assert "50/100 rows" in line
+    assert "rpm 99%" in line
+    assert "eta 1:15" in line
+    assert duration(3675) == "1:01:15"
+
+
+def test_the_log_takes_only_known_events_and_is_private(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.write("note", text="a\nb" + "x" * 9000)
+    with pytest.raises(ValueError):
+        log.write("surprise")
+    log.close()
+    data = (tmp_path / "engine.log").read_bytes()
+    assert len(data) < 4096
+    assert data.count(b"\n") == 1
+    assert json.loads(data)["event"] == "note"
+    assert stat.S_IMODE((tmp_path / "engine.log").stat().st_mode) == 0o600
+
+
+def test_the_live_view_is_there_while_the_run_is_and_gone_after_it(tmp_path: Path) -> None:
+    live = LiveFile(tmp_path)
+    live.write(Snapshot(ok=5))
+    view = read_live(tmp_path)
+    assert view is not None
+    assert view["ok"] == 5
+    live.remove()
+    assert read_live(tmp_path) is None

@@ -1,0 +1,25 @@
+"""What a worker is told."""
+
+import pytest
+from jobs import job
+
+from engine.credentials import AuthHeader, Secret
+from engine.handover import WorkerSettings, decode_handover, encode_handover
+
+
+def test_a_worker_gets_back_what_the_coordinator_handed_over() -> None:
+    settings = WorkerSettings(job=job(rpm=5), slot=3, run_id="r", token="t", socket="/s", parent_pid=7)
+    auth = (AuthHeader("Authorization", Secret("sk-canary"), "Bearer "),)
+    line = encode_handover(settings, auth)
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    assert decode_handover(line) == (settings, auth)
+
+
+def test_a_secret_never_shows_and_is_never_pickled() -> None:
+    import pickle
+
+    secret = Secret("sk-canary")
+    assert "canary" not in f"{secret} {secret!r} {[secret]}"
+    assert secret != "sk-canary"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)

@@ -1,0 +1,120 @@
+"""Where each value of a job comes from, and which ones are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.config import Job
+from engine.core.errors import UsageError
+from engine.credentials import Secret
+from engine.settings import Loaded, load
+
+
+def loaded(folder: Path, environment: dict[str, str] | None = None, **flags: Any) -> Loaded:
+    source = folder / "in.jsonl"
+    source.write_text('{"text": "a"}\n')
+    given = {
+        "input": str(source),
+        "output": str(folder / "out.jsonl"),
+        "base_url": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "prompt": "{{ text }}",
+        **flags,
+    }
+    return load(given, environment or {})
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text("retries = 7\nrpm = 700\ntimeout = 70\n")
+    made = loaded(tmp_path, {"ENGINE_RPM": "800", "ENGINE_RETRIES": "8"}, job=str(file), retries="9")
+    assert (made.job.retries, made.job.rpm, made.job.timeouts.total_s, made.job.in_flight) == (
+        9,
+        800,
+        70.0,
+        512,
+    )
+    sources = [made.origins[name].source.split(" ")[0] for name in ("retries", "rpm", "timeout", "in_flight")]
+    assert sources == ["flag", "environment", "job", "default"]
+
+
+def test_an_unknown_setting_in_the_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text("retrys = 7\n")
+    with pytest.raises(UsageError, match="Did you mean retries"):
+        loaded(tmp_path, job=str(file))
+
+
+def test_files_named_in_a_job_file_are_found_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "p.txt").write_text("Say {{ text }}")
+    (folder / "job.toml").write_text('prompt-file = "p.txt"\n')
+    assert loaded(tmp_path, job=str(folder / "job.toml"), prompt=None).job.step.prompt == "Say {{ text }}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"rpm": "0"}, "--rpm"),
+        ({"rpm": "auto"}, "--rpm"),
+        ({"procs": "0"}, "--procs"),
+        ({"timeout": "0"}, "--timeout"),
+        ({"in_flight": "-3"}, "--in-flight"),
+        ({"retries": "many"}, "--retries"),
+        ({"messages": "chat"}, "exclude each other"),
+        ({"url": "http://127.0.0.1/x", "prompt": None}, "--provider http"),
+        ({"provider": "nobody"}, "--provider"),
+        ({"endpoint": "nowhere"}, "--endpoint"),
+        ({"model": None}, "--model"),
+        ({"param": ["novalue"]}, "--param"),
+        ({"schema": "no-such-file.json"}, "no-such-file.json"),
+        ({"fresh": True, "retry_failed": True}, "--fresh"),
+        ({"durability": "never"}, "--durability"),
+        ({"output": "out.xyz"}, "out.xyz"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_sentence(
+    tmp_path: Path, flags: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        loaded(tmp_path, **flags)
+    assert says in str(caught.value)
+
+
+def test_a_missing_key_is_refused_for_a_foreign_host_and_not_needed_for_a_local_one(tmp_path: Path) -> None:
+    assert loaded(tmp_path).auth == ()
+    assert loaded(tmp_path, base_url="http://10.0.0.7:8000/v1").auth == ()
+    with pytest.raises(UsageError, match="OPENAI_API_KEY"):
+        loaded(tmp_path, base_url="https://api.example.com/v1")
+
+
+def test_the_key_comes_from_the_environment_and_is_no_part_of_the_job(tmp_path: Path) -> None:
+    made = loaded(
+        tmp_path, {"MY_KEY": " sk-canary "}, base_url="https://api.example.com/v1", api_key_env="MY_KEY"
+    )
+    assert made.auth[0].secret == Secret("sk-canary")
+    assert b"canary" not in msgspec.json.encode(made.job)
+    assert "canary" not in repr(made)
+
+
+def test_a_variable_in_a_header_stays_secret_and_a_missing_one_is_refused(tmp_path: Path) -> None:
+    flags = {"provider": "http", "url": "http://127.0.0.1/x", "prompt": None, "base_url": None, "model": None}
+    made = loaded(tmp_path, {"TOKEN": "canary"}, header=["X-Key: ${TOKEN}", "X-Plain: a"], **flags)
+    assert made.job.step.headers == (("X-Plain", "a"),)
+    assert made.auth[0].name == "X-Key"
+    assert "canary" not in repr(made)
+    with pytest.raises(UsageError, match="TOKEN"):
+        loaded(tmp_path, header=["X-Key: ${TOKEN}"], **flags)
+
+
+def test_a_job_survives_its_way_through_json(tmp_path: Path) -> None:
+    made = loaded(tmp_path, param=["top_p=0.5", "stop=end"], temperature="0", max_tokens="5").job
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Job) == made
+    assert made.target.params == {"top_p": 0.5, "stop": "end"}
+
+
+def test_streaming_to_standard_output_keeps_no_state(tmp_path: Path) -> None:
+    assert loaded(tmp_path, output="-").job.state == ""
