@@ -110,7 +110,7 @@ class Ollama(JsonProvider):
             return _carefully(reply)
         text = body.message.content
         finish = body.done_reason
-        if body.error or not body.done or finish not in _ENDS or (not text and finish != "stop"):
+        if body.error or not body.done or finish not in _ENDS or not text:
             return _carefully(reply)
         usage = Usage(count(body.prompt_eval_count), count(body.eval_count))
         return Answer(text, usage, body.model[:MODEL_CHARS_MAX], finish)
@@ -133,9 +133,7 @@ def _carefully(reply: Reply) -> Answer | Failure:
     text = message.get("content")
     if body.get("done") is False:
         return bad_reply(reply, "the reply is only a piece of a stream; leave stream out", usage)
-    if not isinstance(text, str) or (not text and finish != "stop"):
-        return bad_reply(reply, _why_no_text(message, finish), usage)
-    if not text and message.get("tool_calls"):
+    if not isinstance(text, str) or (not text and (finish != "stop" or message.get("tool_calls"))):
         return bad_reply(reply, _why_no_text(message, finish), usage)
     return Answer(text, usage, name_in(body.get("model")), finish)
 

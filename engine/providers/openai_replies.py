@@ -118,7 +118,7 @@ def read_chat(reply: Reply) -> Answer | Failure:
         return read_reply(reply)
     message = choice.message
     finish = choice.finish_reason
-    if body.error or message.refusal or finish not in _ENDS or (not message.content and finish != "stop"):
+    if body.error or message.refusal or finish not in _ENDS or not message.content:
         return read_reply(reply)
     return Answer(message.content, _usage(body.usage), body.model[:MODEL_CHARS_MAX], finish)
 
@@ -191,7 +191,7 @@ def _from_choices(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer
         )
     if finish in _BROKEN:
         return bad_reply(reply, f"the server broke the answer off (finish_reason {finish})", usage)
-    if text is None or (not text and finish != "stop"):
+    if text is None or (not text and (finish != "stop" or message.get("tool_calls"))):
         return bad_reply(reply, _why_no_text(message, finish), usage)
     return Answer(text, usage, name_in(body.get("model")), finish)
 

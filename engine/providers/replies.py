@@ -22,7 +22,7 @@ _EXCERPT_CHARS = 2_000  # of a foreign text that is looked at to make a message
 _EXCERPT_BYTES = 8_000
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,300})", re.IGNORECASE)
 _TAG = re.compile(
-    r"<(?:style|script)\b.{0,4000}?</(?:style|script)|<[^>]{0,500}>?", re.IGNORECASE | re.DOTALL
+    r"<(?:style|script)\b.{0,4000}?</(?:style|script)>|<[^>]{0,500}>?", re.IGNORECASE | re.DOTALL
 )
 # Some servers repeat the key they refuse.
 _KEY_LIKE = re.compile(r"\b(?:sk-|Bearer\s{1,3}|api[-_ ]?key[=:]\s?)[^\s,;\"']{6,}", re.IGNORECASE)

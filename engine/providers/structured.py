@@ -101,7 +101,12 @@ def _is_strict_node(node: Any) -> bool:
     reference = node.get("$ref")
     if reference is not None and not (isinstance(reference, str) and reference.startswith("#")):
         return False
-    if not isinstance(node.get("enum", []), list) or node.get("format", "date") not in _STRICT_FORMATS:
+    named = node.get("format", "date")
+    if (
+        not isinstance(node.get("enum", []), list)
+        or not isinstance(named, str)
+        or named not in _STRICT_FORMATS
+    ):
         return False
     kind = node.get("type")
     if kind == "array" or (isinstance(kind, list) and "array" in kind):

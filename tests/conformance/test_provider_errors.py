@@ -1,6 +1,7 @@
 """Errors as real servers word them, and what every provider makes of them: one table, all providers.
 
-The bodies are written after the vendors' documentation and after replies that users have published; names in them are made up.
+The bodies are written after the vendors' documentation and after replies that users have published; the names
+in them are made up.
 """
 
 import json
@@ -218,8 +219,8 @@ CASES = [
         {
             "error": {
                 "code": "429",
-                "message": "Requests to the ChatCompletions_Create Operation have exceeded token rate limit of your current "
-                "pricing tier. Please retry after 33 seconds.",
+                "message": "Requests to the ChatCompletions_Create Operation have exceeded token rate limit of your "
+                "current pricing tier. Please retry after 33 seconds.",
             }
         },
         K.RATE_LIMITED,
@@ -401,8 +402,8 @@ CASES = [
         "vllm context",
         400,
         openai(
-            "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in the messages, "
-            "1000 in the completion).",
+            "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in "
+            "the messages, 1000 in the completion).",
             "BadRequestError",
             400,
         ),

@@ -42,7 +42,7 @@ def test_a_conversation_is_as_large_as_its_texts() -> None:
         ({"messages": [{"role": "user", "content": "abcd"}], "system": "abcd"}, 2),
         ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "abcdefgh"}]}]}, 2),
         ({"system": [{"type": "text", "text": "abcd"}]}, 1),
-        ({"messages": "no list", "input": 7, "prompt": None}, 3),
+        ({"messages": "no list", "input": 7, "prompt": None}, 2),
     ],
 )
 def test_the_question_in_any_body_is_counted(body: dict[str, Any], tokens: int) -> None:
