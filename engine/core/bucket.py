@@ -17,6 +17,7 @@ ten days at 10,000 calls/s; the window counts in whole numbers, so the bound is 
 
 import math
 
+from engine.core.pace import Pace
 from engine.core.window import SLOTS_KEPT, Window
 
 REFILL = 0.995 - 0.05 / 60  # of the limit, per period
@@ -25,43 +26,11 @@ LATE_S = 0.02  # refill kept beyond that, so that a caller's timer which fires l
 RESERVE_S = 0.5  # refill that ran over although a call waited is kept up to here ...
 CATCH_UP = 0.04  # ... and makes the refill so much faster until it is used up
 CREDIT_S = 1.0  # what was given back may be spent again this far beyond the burst
-RAMP_S = 2.5  # after a pause the rate rises linearly from 0 within this time
 WAIT_MAX_S = 120.0  # a server's wait is believed up to here
+PAUSE_MIN_S = 0.05  # and from here
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 2.0  # pauses the server named no wait for: doubled up to the second
 CALM_S = 10.0  # so long after a pause a new one begins at PAUSE_FIRST_S again
 CLOSE_S = 1e-6  # a level that lacks less refill than this is there: a clock has no finer ticks to wait for
-
-
-class Pace:
-    """Time as the refill sees it: it stands still in a pause, then gathers speed, then runs as the clock does."""
-
-    __slots__ = ("paused_until",)
-
-    def __init__(self) -> None:
-        self.paused_until = -math.inf
-
-    def between(self, start: float, end: float) -> float:
-        """Seconds of full refill between two times; ``start <= end``."""
-        if start - self.paused_until >= RAMP_S:
-            return end - start
-        return self._since_pause(end) - self._since_pause(start)
-
-    def after(self, start: float, refill_s: float) -> float:
-        """The time at which ``refill_s`` seconds of full refill have passed since ``start``."""
-        if start - self.paused_until >= RAMP_S:
-            return start + refill_s
-        seconds = self._since_pause(start) + refill_s
-        if seconds < RAMP_S / 2:
-            return self.paused_until + math.sqrt(2 * RAMP_S * seconds)
-        return self.paused_until + seconds + RAMP_S / 2
-
-    def _since_pause(self, now: float) -> float:
-        since = now - self.paused_until
-        if since <= 0:
-            return 0.0
-        if since < RAMP_S:
-            return since * since / (2 * RAMP_S)
-        return since - RAMP_S / 2
 
 
 class Bucket:
@@ -258,9 +227,9 @@ class Quota:
         """A call of that many tokens can never pass: it is dearer than a whole period."""
         return self._tokens is not None and tokens > self._tokens.limit
 
-    def share(self, tokens: int) -> float:
-        """How long the limits need to refill what a call of that many tokens takes, in seconds."""
-        seconds = 1 / self._requests.rate if self._requests is not None else 0.0
+    def share(self, requests: int, tokens: int) -> float:
+        """How long the limits need to refill what so many calls with so many tokens take, in seconds."""
+        seconds = requests / self._requests.rate if self._requests is not None else 0.0
         if self._tokens is not None:
             return max(seconds, tokens / self._tokens.rate)
         return seconds
@@ -319,7 +288,7 @@ class Quota:
         if now > self._now:
             self._advance(now)
         pace = self._pace
-        named = wait_s if wait_s is not None and wait_s > 0 else None
+        named = max(wait_s, PAUSE_MIN_S) if wait_s is not None and wait_s > 0 else None
         until = self._now + min(named or 0.0, WAIT_MAX_S) * (1 + jitter / 10)
         if generation < self.generation:
             if self._now < pace.paused_until < until:

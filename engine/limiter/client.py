@@ -2,148 +2,218 @@
 
 Rules of this file:
 1. Fail closed: without the limiter nothing is granted, and ``starved_s`` says for how long.
-2. A limiter that starts anew is told the whole queue again; nothing is granted twice for one place in it.
+2. Calls are numbered, and both sides say up to which number they have come: whatever is lost between them
+   (a message, the whole limiter) is noticed and told again, and no call is granted twice.
 3. Few messages: needs wait for each other a little, unless the limiter has nothing of ours to work on.
+4. Nothing runs here while nothing waits.
 """
 
 import asyncio
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from engine.wire.link import Spoke
-from engine.wire.messages import Grant, Join, Joined, Message, Need, Throttled
+from engine.wire.messages import Abandon, Grant, Join, Joined, Message, Need, Refuse, Rejoin, Throttled
 
-GATHER_S = 0.02
+GATHER_S = 0.05  # while calls of ours wait there anyway, further ones can wait here
 SETTLE_S = 0.05
-SILENT_S = 1.5  # the limiter beats every half second while we wait
-REJOIN_S = 0.5
-_FRAME_BYTES_MAX = 4 * 1024 * 1024
+GAP_S = 0.002  # between two messages at least
+SILENT_S = 0.75  # the limiter beats four times a second while we wait
+LOOK_S = 0.25
+STARVED_S = 1.0
+FRAME_BYTES_MAX = 4 * 1024 * 1024
+CHARGES_MAX = 100_000  # in one message
 
 
 class LimiterClient:
-    """One worker's queue at the limiter. All methods are to be called on the loop."""
+    """One worker's queue at the limiter. All methods are to be called on the loop, after ``start``.
+
+    ``on_grant(count, generation)``: the first ``count`` calls of the queue may be sent now. It is called on
+    the loop and may call ``need``.
+    """
 
     def __init__(
         self, path: Path, token: str, slot: int, on_grant: Callable[[int, int], None], *, largest: int = 0
     ) -> None:
-        """``on_grant(count, generation)``: the first ``count`` calls of the queue may be sent now."""
-        self._link = Spoke(path, message_bytes_max=_FRAME_BYTES_MAX)
+        self._link = Spoke(path, message_bytes_max=FRAME_BYTES_MAX)
         self._token, self._slot = token, slot
         self._on_grant = on_grant
         self._queue: deque[int] = deque()  # charges not yet granted, the oldest first
-        self._told = 0  # of these the limiter knows so many, from the front
+        self._given = 0  # the number of the first of them
+        self._told = 0  # the number of the first the limiter has not heard of
         self._settled = 0
+        self._epoch = 0
         self._joined = False
         self._largest = largest
-        self._flush_handle: asyncio.Handle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._heard = 0.0
-        self._watch: asyncio.TimerHandle | None = None
+        self._flush_handle: asyncio.Handle | None = None
+        self._flush_at = 0.0  # when that is
+        self._flushed_at = 0.0
+        self._heard_at = 0.0
+        self._look_handle: asyncio.TimerHandle | None = None
+        self.refused = ""  # why the limiter does not want us, empty while it does
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Join."""
         self._loop = loop
-        self._heard = loop.time()
+        self._heard_at = loop.time()
         self._link.listen(loop, self._on_message)
         self._join()
+        self._look_later()
 
     def need(self, charge: int) -> None:
-        """One more call at the end of the queue, ready to be sent."""
+        """One more call at the end of the queue, ready to be sent. Bounds: ``charge >= 0``."""
         self._queue.append(charge)
-        if not self._told:
-            self._flush_soon(0.0)
-        elif self._flush_handle is None:
-            self._flush_soon(GATHER_S)
+        self._flush_by(GATHER_S if self._told > self._given else GAP_S)
 
     def settle(self, tokens: int) -> None:
-        """Charge ended calls more (positive) or give back (negative)."""
+        """Charge ended calls more (positive) or give back (negative).
+
+        Only for calls granted within the last period may anything be given back.
+        """
         self._settled += tokens
-        if self._flush_handle is None:
-            self._flush_soon(SETTLE_S)
+        self._flush_by(SETTLE_S)
 
     def throttled(self, wait_s: float | None, generation: int) -> None:
         """A 429 came for a call granted in ``generation``."""
-        self._link.send(Throttled(wait_s=-1.0 if wait_s is None else wait_s, generation=generation))
+        if self._joined:
+            self._link.send(Throttled(wait_s=-1.0 if wait_s is None else wait_s, generation=generation))
 
     def drop_queue(self) -> None:
-        """None of the queued calls is wanted any more; the limiter forgets them with a new Join."""
+        """None of the queued calls is wanted any more. What is granted to them meanwhile is spent."""
+        self._given += len(self._queue)
+        self._told = self._given
         self._queue.clear()
-        self._told = 0
-        self._join()
+        if self._joined:
+            self._link.send(Abandon(upto=self._given))
 
     def starved_s(self, now: float) -> float:
         """For how long calls have waited without a word from the limiter, 0 while it is well."""
-        silent = now - self._heard
-        return silent if self._queue and silent > SILENT_S else 0.0
+        silent_s = now - self._heard_at
+        return silent_s if self._queue and silent_s > STARVED_S else 0.0
 
     def close(self) -> None:
         """Leave. Permits in hand are spent."""
-        for handle in (self._flush_handle, self._watch):
+        for handle in (self._flush_handle, self._look_handle):
             if handle is not None:
                 handle.cancel()
         self._link.close()
 
+    # --- joining ------------------------------------------------------------------------------------------
+
     def _join(self) -> None:
-        assert self._loop is not None
         self._joined = False
-        self._link.send(Join(token=self._token, slot=self._slot, pid=os.getpid(), largest=self._largest))
-        if self._watch is not None:
-            self._watch.cancel()
-        self._watch = self._loop.call_later(REJOIN_S, self._look)
+        self._link.send(
+            Join(
+                token=self._token,
+                slot=self._slot,
+                pid=os.getpid(),
+                epoch=self._epoch,
+                largest=self._largest,
+            )
+        )
 
     def _look(self) -> None:
         """Join again when the limiter does not answer, or fell silent while calls wait."""
         assert self._loop is not None
-        self._watch = None
-        silent = self._loop.time() - self._heard > SILENT_S
-        if not self._joined or (self._queue and silent):
+        self._look_handle = None
+        if self.refused:
+            return
+        if not self._joined or (self._queue and self._loop.time() - self._heard_at > SILENT_S):
             self._join()
-        else:
-            self._watch = self._loop.call_later(REJOIN_S, self._look)
+        if self._queue or not self._joined:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        assert self._loop is not None
+        if self._look_handle is None:
+            self._look_handle = self._loop.call_later(LOOK_S, self._look)
+
+    # --- messages -----------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
         assert self._loop is not None
-        self._heard = self._loop.time()
+        self._heard_at = self._loop.time()
         if isinstance(message, Grant):
-            if not self._joined:
-                # Sent before our latest Join was read: its places in the queue are told anew. They are spent.
-                return
-            count = min(message.count, self._told)
-            for _ in range(count):
-                charge = self._queue.popleft()
-                if charge > self._largest:
-                    self._largest = charge
-            self._told -= count
-            self._on_grant(count, message.generation)
+            # Before our latest Join was answered it is not certain whose numbers these are.
+            if self._joined:
+                self._granted(message.upto, message.generation)
         elif isinstance(message, Joined):
-            self._joined = True
-            self._told = 0
-            self._flush_soon(0.0)
+            self._on_joined(message)
+        elif isinstance(message, Rejoin):
+            if self._joined:
+                self._join()
+                self._look_later()
+        elif isinstance(message, Refuse):
+            self.refused = message.reason
+            self._joined = False
+            sys.stderr.write(f"the limiter refused this worker: {message.reason}\n")
 
-    def _flush_soon(self, delay_s: float) -> None:
-        assert self._loop is not None
+    def _on_joined(self, message: Joined) -> None:
+        self._joined = True
+        if message.epoch != self._epoch:
+            self._epoch = message.epoch
+            self._given = 0
+        elif message.given < self._given:
+            self._link.send(Abandon(upto=self._given))
+        self._told = max(message.told, self._given)
+        self._granted(message.given, message.generation)
+        if self._queue or self._settled:
+            self._flush_by(0.0)
+
+    def _granted(self, upto: int, generation: int) -> None:
+        count = min(upto - self._given, len(self._queue))
+        if count <= 0:
+            return
+        popleft = self._queue.popleft
+        for _ in range(count):
+            charge = popleft()
+            if charge > self._largest:
+                self._largest = charge
+        self._given += count
+        self._told = max(self._told, self._given)
+        self._on_grant(count, generation)
+        if self._queue and self._told == self._given:
+            self._flush_by(GAP_S)
+
+    # --- telling ------------------------------------------------------------------------------------------
+
+    def _flush_by(self, gap_s: float) -> None:
+        """Tell the limiter what is new, ``gap_s`` after the last time or, if that is past, at the end of this turn."""
+        loop = self._loop
+        assert loop is not None
+        at = self._flushed_at + gap_s
         if self._flush_handle is not None:
+            if self._flush_at <= at:
+                return
             self._flush_handle.cancel()
-        self._flush_handle = (
-            self._loop.call_later(delay_s, self._flush) if delay_s else self._loop.call_soon(self._flush)
-        )
+        self._flush_at = at
+        if at > loop.time():
+            self._flush_handle = loop.call_at(at, self._flush)
+        else:
+            self._flush_handle = loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         assert self._loop is not None
         self._flush_handle = None
         if not self._joined:
+            return  # all of it is told when we are
+        now = self._flushed_at = self._loop.time()
+        if self._told == self._given:
+            self._heard_at = now  # the limiter owed us no word until now
+        known = self._told - self._given
+        charges = list(islice(self._queue, known, known + CHARGES_MAX))
+        if not charges and not self._settled:
             return
-        fresh = len(self._queue) - self._told
-        if not fresh and not self._settled:
-            return
-        charges = (
-            list(self._queue) if fresh == len(self._queue) else [self._queue[i] for i in range(-fresh, 0)]
-        )
-        if not self._told:
-            # The limiter owes us no word while nothing of ours waits there.
-            self._heard = self._loop.time()
-        if self._link.send(Need(charges=charges, settled=self._settled)):
-            self._told = len(self._queue)
+        if not self._link.send(Need(first=self._told, charges=charges, settled=self._settled)):
+            self._join()
+        else:
+            self._told += len(charges)
             self._settled = 0
+            if len(charges) == CHARGES_MAX:
+                self._flush_by(GAP_S)
+        self._look_later()

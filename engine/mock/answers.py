@@ -16,7 +16,47 @@ from engine.mock.schemas import Draw, fitting_value
 
 _CHOICE = re.compile(r"^[^\S\n]*choose one of:[^\S\n]*(\S[^\n]*)$", re.IGNORECASE | re.MULTILINE)
 _WORD = re.compile(r"[a-z]+")
-_FILLER = ["the", "answer", "to", "this", "row", "depends", "on", "its", "prompt", "alone", "and", "is", "made", "of", "plain", "words", "that", "carry", "no", "meaning", "beyond", "their", "length", "so", "every", "reply", "can", "be", "told", "apart", "by", "the", "first", "word", "while", "rest", "only", "adds", "weight"]
+_FILLER = [
+    "the",
+    "answer",
+    "to",
+    "this",
+    "row",
+    "depends",
+    "on",
+    "its",
+    "prompt",
+    "alone",
+    "and",
+    "is",
+    "made",
+    "of",
+    "plain",
+    "words",
+    "that",
+    "carry",
+    "no",
+    "meaning",
+    "beyond",
+    "their",
+    "length",
+    "so",
+    "every",
+    "reply",
+    "can",
+    "be",
+    "told",
+    "apart",
+    "by",
+    "the",
+    "first",
+    "word",
+    "while",
+    "rest",
+    "only",
+    "adds",
+    "weight",
+]
 
 # Stem found in a label -> words of a text that speak for the label. Written for fields of computing.
 _HINTS: dict[str, str] = {

@@ -77,6 +77,7 @@ class TruthLog:
         self.by_status: dict[int, int] = {}
         self.faults: dict[str, int] = {}
         self.rows: dict[int, int] = {}  # row -> whole replies of status 200
+        self.attempts: dict[int, int] = {}  # row -> requests, counted while there are faults
         self.rows_repeated = 0
         self.replies_repeated = 0
         self.records: list[Record] | None = [] if keep_records else None

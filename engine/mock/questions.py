@@ -276,7 +276,11 @@ def _embeddings(body: _Body) -> Question:
     if body.dimensions is not None and not 0 < body.dimensions <= 4096:
         raise BadQuestion("Invalid value for 'dimensions': expected 1 to 4096")
     return Question(
-        model=body.model, inputs=texts, dims=body.dimensions, base64=body.encoding_format == "base64", messages=0
+        model=body.model,
+        inputs=texts,
+        dims=body.dimensions,
+        base64=body.encoding_format == "base64",
+        messages=0,
     )
 
 

@@ -77,7 +77,10 @@ def head(status: int, content_type: bytes, length: int, extra: bytes = b"") -> b
 
 def stream_head(content_type: bytes, extra: bytes = b"") -> bytes:
     """Status line and headers of a chunked reply."""
-    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n%b\r\n" % (content_type, extra)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n%b\r\n" % (
+        content_type,
+        extra,
+    )
 
 
 def chunk(data: bytes) -> bytes:
@@ -105,9 +108,7 @@ def model_json(name: str) -> bytes:
 
 FINISH_CHAT = {"stop": b"stop", "length": b"length", "refusal": b"stop", "filter": b"content_filter"}
 FINISH_MESSAGES = {"stop": b"end_turn", "length": b"max_tokens", "refusal": b"refusal", "filter": b"refusal"}
-_CHAT_CHOICE = (
-    b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":%b},"logprobs":null,"finish_reason":"%b"}'
-)
+_CHAT_CHOICE = b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":%b},"logprobs":null,"finish_reason":"%b"}'
 _CHAT = (
     b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"service_tier":"default",'
     b'"system_fingerprint":"fp_mock","choices":[%b],"usage":%b}'
@@ -192,7 +193,9 @@ def responses(question: Question, said: Spoken) -> bytes:
 
 def messages(question: Question, said: Spoken) -> bytes:
     """An Anthropic message. A refusal has no content."""
-    content = b"" if said.finish in ("refusal", "filter") else b'{"type":"text","text":%b}' % encode_json(said.text)
+    content = (
+        b"" if said.finish in ("refusal", "filter") else b'{"type":"text","text":%b}' % encode_json(said.text)
+    )
     return (
         b'{"id":"msg_%b","type":"message","role":"assistant","model":%b,"content":[%b],"stop_reason":"%b",'
         b'"stop_sequence":null,"usage":{"input_tokens":%d,"cache_creation_input_tokens":0,'
@@ -260,10 +263,13 @@ def embeddings(question: Question, dims_default: int) -> bytes:
 def ollama_embed(question: Question, dims_default: int) -> bytes:
     """Ollama's native embeddings."""
     vectors = [expected_embedding(text, question.dims or dims_default) for text in question.inputs or ()]
-    return b'{"model":%b,"embeddings":%b,"total_duration":1000000,"load_duration":1000,"prompt_eval_count":%d}' % (
-        model_json(question.model),
-        encode_json(vectors),
-        question.prompt_tokens,
+    return (
+        b'{"model":%b,"embeddings":%b,"total_duration":1000000,"load_duration":1000,"prompt_eval_count":%d}'
+        % (
+            model_json(question.model),
+            encode_json(vectors),
+            question.prompt_tokens,
+        )
     )
 
 

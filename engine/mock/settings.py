@@ -75,7 +75,9 @@ class FaultRule:
             known, f"fault {self.name!r}: use a status from 400 to 599 or one of {', '.join(FAULT_NAMES)}"
         )
         _refuse_unless(0 <= self.probability <= 1, f"fault probability {self.probability} must be in 0..1")
-        _refuse_unless(self.wait_s >= 0 and self.factor >= 0, f"fault {self.name}: no negative wait or factor")
+        _refuse_unless(
+            self.wait_s >= 0 and self.factor >= 0, f"fault {self.name}: no negative wait or factor"
+        )
         _refuse_unless(self.name != "redirect" or bool(self.url), "fault redirect needs url=…")
         _refuse_unless("\r" not in self.url + self.retry_after, "a fault's header value must be one line")
         shape = SHAPE_ALIASES.get(self.shape, self.shape)
@@ -117,7 +119,9 @@ class MockSettings:
         _refuse_unless(bool(self.tls_cert) == bool(self.tls_key), "TLS needs both tls_cert and tls_key")
         _refuse_unless(self.capacity_status in (429, 503), "capacity_status must be 429 or 503")
         _refuse_unless(0 < self.embedding_dims <= 4096, "embedding_dims must be in 1..4096")
-        _refuse_unless(self.tokens_per_s >= 0 and self.answer_words >= 0, "no negative answer speed or length")
+        _refuse_unless(
+            self.tokens_per_s >= 0 and self.answer_words >= 0, "no negative answer speed or length"
+        )
         shape = SHAPE_ALIASES.get(self.error_shape, self.error_shape)
         _refuse_unless(shape in SHAPES, f"error shape {self.error_shape!r}: use {', '.join(SHAPES[1:])}")
         object.__setattr__(self, "error_shape", shape)

@@ -69,10 +69,13 @@ def _choice(front: bytes, delta: bytes, finish: bytes, usage_field: bytes) -> by
 def responses_events(question: Question, said: Spoken) -> list[bytes]:
     """Named events of a response with sequence numbers; usage stands in the last one."""
     whole = responses(question, said)
-    begun = b'{"id":"resp_%b","object":"response","created_at":%d,"status":"in_progress","model":%b,"output":[]}' % (
-        prompt_id(question.text).encode(),
-        CREATED,
-        model_json(question.model),
+    begun = (
+        b'{"id":"resp_%b","object":"response","created_at":%d,"status":"in_progress","model":%b,"output":[]}'
+        % (
+            prompt_id(question.text).encode(),
+            CREATED,
+            model_json(question.model),
+        )
     )
     item = responses_item(question, said)
     item_id = b"msg_" + prompt_id(question.text).encode()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgpack
 import msgspec
 
-VERSION = 1
+VERSION = 2
 
 
 class BadFrame(ValueError):
@@ -155,40 +155,58 @@ class Close(Message, frozen=True):
 class Join(Message, frozen=True):
     """Worker to limiter, first of all, and again after either restarts.
 
-    ``largest``: the largest single token charge this worker was ever granted; a limiter that starts anew
-    begins at minus the largest of all.
+    ``epoch`` is the limiter the worker knew last, 0 for none; ``largest`` the largest token charge it was
+    ever granted: a limiter that starts anew begins at minus the largest of all.
     """
 
     token: str
     slot: int
     pid: int
+    epoch: int
     largest: int
 
 
 class Joined(Message, frozen=True):
-    """Limiter to worker. ``epoch`` differs for every start of a limiter: queues are then sent again."""
+    """Limiter to worker. ``epoch`` differs for every start of a limiter.
+
+    A worker's calls are numbered from 0 in each epoch, in the order of its queue: ``told`` of them the
+    limiter has heard of, the first ``given`` of them may be sent. A worker that finds less than it told sends
+    the rest again.
+    """
 
     epoch: int
-    rpm: int  # 0 when there is no such limit
-    tpm: int
+    told: int
+    given: int
+    generation: int
+
+
+class Rejoin(Message, frozen=True):
+    """Limiter to worker: I do not know you, or something between us was lost. Join, please."""
 
 
 class Need(Message, frozen=True):
     """Worker to limiter: calls that are ready to go now, in order: their token charges.
 
-    They are added to the worker's queue at the limiter; ``Grant`` takes them off in the same order.
+    ``first``: the number of the first of them; what the limiter knows already is not queued twice.
     ``settled``: tokens to charge in addition (positive) or to give back (negative, only where the provider
     counts real usage) for calls that ended, summed up.
     """
 
+    first: int
     charges: list[int]
     settled: int
 
 
-class Grant(Message, frozen=True):
-    """Limiter to worker: the first ``count`` calls of your queue may be sent now. Unused permits are spent."""
+class Abandon(Message, frozen=True):
+    """Worker to limiter: calls numbered below ``upto`` are not wanted any more."""
 
-    count: int
+    upto: int
+
+
+class Grant(Message, frozen=True):
+    """Limiter to worker: your calls numbered below ``upto`` may be sent now. Unused permits are spent."""
+
+    upto: int
     generation: int  # of the pause counter; goes back in Throttled
 
 
@@ -206,7 +224,7 @@ class Watch(Message, frozen=True):
 
 
 class Gauge(Message, frozen=True):
-    """Limiter to coordinator, about once a second."""
+    """Limiter to coordinator: about once a second while something changes, and when ``largest`` grows."""
 
     granted_requests: int  # since the limiter's start
     granted_tokens: int
@@ -237,6 +255,8 @@ TAGS: dict[int, type[Message]] = {
     24: Throttled,
     25: Watch,
     26: Gauge,
+    27: Rejoin,
+    28: Abandon,
 }
 _TAG_OF: dict[type[Message], int] = {cls: tag for tag, cls in TAGS.items()}
 

@@ -145,6 +145,12 @@ class LedgerMachine(RuleBasedStateMachine):
         model.ended |= set(poisoned)
         self.incarnation[slot] += 1
 
+    @rule(slot=WORKERS, rows_max=st.integers(3, 10))
+    def ask_and_die(self, slot: int, rows_max: int) -> None:
+        """Deaths often, so that rows come to be suspects, alone and poison within one run of the machine."""
+        self.lease(slot, rows_max, 1000)
+        self.die(slot)
+
     @rule()
     def take_closed(self) -> None:
         assert sorted(self.ledger.take_closed()) == sorted(self.model.closed)

@@ -267,16 +267,12 @@ def test_after_a_death_in_a_group_its_rows_are_leased_alone() -> None:
 
 
 def test_a_row_that_must_be_alone_is_not_put_into_the_group_before_it() -> None:
-    ledger = Ledger(suspect_group=3)
-    ledger.offer(rows(0, 4))
-    for worker in (1, 2):
-        taken(ledger, worker)
-        die(ledger, worker)
-    assert indexes(taken(ledger, 3)) == [0, 1, 2]
-    group = ledger.release(3, [0])
-    assert group == [(3, [0])]
-    die(ledger, 3)  # 1 and 2 have three deaths now and stand before 0
-    assert [indexes(taken(ledger, worker)) for worker in (4, 5, 6)] == [[1], [2], [0, 3]]
+    ledger = twice_dead(5)
+    taken(ledger, 1, 3)
+    taken(ledger, 2, 2)
+    die(ledger, 2)  # 3 and 4 have three deaths now, and wait
+    ledger.release(1, [0, 1, 2])  # with two deaths, in front of them
+    assert [indexes(taken(ledger, worker)) for worker in (4, 5, 6)] == [[0, 1, 2], [3], [4]]
 
 
 def test_a_row_that_kills_every_worker_fails_alone_and_its_neighbours_finish() -> None:

@@ -1,0 +1,161 @@
+"""From a request's bytes to the reply's bytes: quota, capacity, faults, answer. No sockets.
+
+Rules of this file:
+1. The order is a provider's: key, path, quota, capacity, then the answer; a fault replaces what came of it.
+2. Everything that arrived is in the log before anything is decided about it.
+"""
+
+import random
+import time
+from hashlib import blake2b
+
+from engine.mock import replies, streams
+from engine.mock.answers import cut_to, expected_answer, expected_object, tokens_of
+from engine.mock.faults import Faults, struck
+from engine.mock.log import TruthLog
+from engine.mock.questions import BadQuestion, Question, Route, read_question
+from engine.mock.quota import Cost, Quota
+from engine.mock.refusals import error_reply, limit_headers, quota_refused
+from engine.mock.replies import JSON, LINES, SPEAKERS, TEXT, VECTORS, Reply, Spoken, whole
+from engine.mock.settings import MockSettings, parse_latency
+
+_PLAIN = whole(200, TEXT, b"ok")
+
+
+class Brain:
+    """The mock provider without its sockets."""
+
+    def __init__(self, settings: MockSettings) -> None:
+        self.settings = settings
+        self.log = TruthLog(keep_records=settings.log)
+        self._rng = random.Random(settings.seed)
+        self._configure()
+
+    def change(self, settings: MockSettings) -> None:
+        """Go on with other settings; the log stays."""
+        quota = settings.quota != self.settings.quota
+        self.settings = settings
+        self._configure(quota=quota)
+
+    def reset(self) -> None:
+        """Forget everything that arrived, and start quotas and faults anew."""
+        busy = self.log.in_flight
+        self.log = TruthLog(keep_records=self.settings.log)
+        self.log.in_flight = busy
+        self._configure()
+
+    def _configure(self, *, quota: bool = True) -> None:
+        settings = self.settings
+        if quota:
+            self._quota = Quota(settings.quota)
+        self._faults = Faults(settings.faults, self._rng)
+        self._latency = parse_latency(settings.latency)
+        self._key = settings.api_key.encode()
+
+    def answer(
+        self, route: Route | None, path: str, body: bytes, auth: bytes, now: float
+    ) -> tuple[Reply, float, int | None]:
+        """The reply, how many seconds it takes, and the row it is for."""
+        log = self.log
+        if route is None:
+            log.arrived(now, "other", None, 0)
+            return error_reply("openai", 404, f"Invalid URL ({path[:200]})"), 0.0, None
+        if route.api == "plain":
+            log.arrived(now, route.name, None, 0)
+            return self._after(_PLAIN, "openai", body, now, None)
+        if route.api == "echo":
+            log.arrived(now, route.name, None, 0)
+            return self._after(whole(200, TEXT, body), "openai", body, now, None)
+        shape = self.settings.error_shape or route.style
+        if route.api == "models":
+            log.arrived(now, route.name, None, 0)
+            names = self.settings.models or ("mock",)
+            listed = ",".join(f'{{"id":"{name}","object":"model","owned_by":"mock"}}' for name in names)
+            return whole(200, JSON, f'{{"object":"list","data":[{listed}]}}'.encode()), 0.0, None
+        try:
+            question = read_question(route, body)
+        except BadQuestion as error:
+            log.arrived(now, route.name, None, 0)
+            return error_reply(shape, 400, str(error)), 0.0, None
+        row = self._row(body, question)
+        cost = question.cost(self.settings.charge, route.style)
+        good = self._decide(route, shape, question, cost, row, auth, now)
+        return self._after(good, shape, body, now, row)
+
+    def _row(self, body: bytes, question: Question) -> int:
+        data = body if self.settings.row_key == "body" else question.text.encode("utf-8", "replace")
+        return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+    def _decide(
+        self, route: Route, shape: str, question: Question, cost: Cost, row: int, auth: bytes, now: float
+    ) -> Reply:
+        settings, log = self.settings, self.log
+        refusal = self._quota.take(now, cost) if self._quota else None
+        log.arrived(now, route.name, row, cost.tokens if refusal is None else 0)
+        if self._key and self._key not in auth:
+            return error_reply(shape, 401, "Incorrect API key provided", code="invalid_api_key")
+        if settings.models and question.model not in settings.models:
+            return error_reply(
+                shape, 404, f"The model {question.model} does not exist", code="model_not_found"
+            )
+        levels = b""
+        if self._quota:
+            levels = limit_headers(route.style, self._quota.levels(now), time.time())
+        if refusal is not None:
+            return quota_refused(
+                shape, route.style, refusal, question.model, levels, with_ms=settings.retry_after_ms
+            )
+        if settings.capacity and log.in_flight > settings.capacity:
+            return error_reply(shape, settings.capacity_status)
+        return self._speak(route, question, levels)
+
+    def _speak(self, route: Route, question: Question, levels: bytes) -> Reply:
+        settings = self.settings
+        extra = levels + b"x-request-id: req_mock\r\n"
+        vectors = VECTORS.get(route.api)
+        if vectors is not None:
+            return whole(200, JSON, vectors(question, settings.embedding_dims), extra)
+        if question.schema is not None:
+            text = expected_object(question.prompt, question.system, question.schema)
+        else:
+            text = expected_answer(
+                question.prompt, question.system, template=settings.answer, words=settings.answer_words
+            )
+        text, cut = cut_to(text, question.tokens_max)
+        said = Spoken(text, "length" if cut else "stop", question.tokens_in, tokens_of(len(text)))
+        self.log.tokens_in += said.tokens_in
+        self.log.tokens_out += said.tokens_out
+        if not question.stream or route.api not in streams.STREAMS:
+            return whole(200, JSON, SPEAKERS[route.api](question, said), extra)
+        lines = route.style == "ollama"
+        pieces = [replies.chunk(piece) for piece in streams.STREAMS[route.api](question, said)]
+        step_s = 1.0 / settings.tokens_per_s if settings.tokens_per_s else 0.0
+        front = replies.stream_head(LINES if lines else replies.EVENTS, extra)
+        return Reply(200, front, rest=iter([*pieces, replies.chunk(b"")]), step_s=step_s, full=True)
+
+    def _after(
+        self, good: Reply, shape: str, body: bytes, now: float, row: int | None
+    ) -> tuple[Reply, float, int | None]:
+        """Latency and faults."""
+        latency_s = self._latency(self._rng) if good.status == 200 else 0.0
+        if not self._faults:
+            return good, latency_s, row
+        log = self.log
+        since_s = now - log.arrivals[0]
+        latency_s *= self._faults.slowness(since_s)
+        frozen = self._faults.frozen_until(since_s)
+        if frozen is not None:
+            latency_s = max(latency_s, frozen - since_s)
+        attempt = self._attempts(row)
+        rule = self._faults.pick(log.requests, since_s, attempt, body)
+        if rule is None or rule.name in ("freeze", "brownout") or good.status == 429:
+            return good, latency_s, row
+        log.struck(rule.name)
+        return struck(rule, good, shape, log.requests), latency_s, row
+
+    def _attempts(self, row: int | None) -> int:
+        if row is None:
+            return 1
+        seen = self.log.attempts
+        seen[row] = seen.get(row, 0) + 1
+        return seen[row]
