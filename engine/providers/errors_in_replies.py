@@ -198,15 +198,15 @@ def failure_in_ok(reply: Reply, error: Any, usage: Usage = UNKNOWN_USAGE) -> Fai
 
 
 def kind_of(status: int, said: Said) -> ErrorKind:
-    """The kind of an error: the first of RULES that fits; a call larger than its limit; else the status alone."""
+    """The kind of an error: a call larger than its limit; the first of RULES that fits; else the status alone."""
+    if status == 429 and _larger_than_limit(said.message):
+        return ErrorKind.REQUEST_TOO_LARGE
     for rule in RULES:
         if status in rule.statuses and (
             not rule.words.isdisjoint(said.words)
             or (rule.message is not None and rule.message.search(said.message) is not None)
         ):
             return rule.kind
-    if status == 429 and _larger_than_limit(said.message):
-        return ErrorKind.REQUEST_TOO_LARGE
     return kind_of_status(status)
 
 

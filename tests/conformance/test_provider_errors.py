@@ -462,6 +462,12 @@ CASES = [
     ),
     Case("mistral minimal", 429, {"message": "Requests rate limit exceeded"}, K.RATE_LIMITED),
     Case(
+        "mistral capacity, 429",
+        429,
+        {"message": "Service tier capacity exceeded for this model."},
+        K.RATE_LIMITED,
+    ),
+    Case(
         "mistral capacity", 503, {"message": "Service tier capacity exceeded for this model."}, K.OVERLOADED
     ),
     Case(
