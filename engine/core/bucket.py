@@ -24,7 +24,8 @@ REFILL = 0.995 - 0.05 / 60  # of the limit, per period
 FULL_S = 0.03  # a dear call waits until this much refill is there, then goes into debt
 LATE_S = 0.02  # refill kept beyond that, so that a caller's timer which fires late loses nothing
 RESERVE_S = 0.5  # refill that ran over although a call waited is kept up to here ...
-CATCH_UP = 0.04  # ... and makes the refill so much faster until it is used up
+CATCH_UP = 0.04  # ... and makes the refill so much faster until it is used up; or this much faster, where
+CATCH_UP_FEW, FEW_PER_S = 0.1, 50  # there are too few calls a second for a server to count them by the second
 CREDIT_S = 1.0  # what was given back may be spent again this far beyond the burst
 WAIT_MAX_S = 120.0  # a server's wait is believed up to here
 PAUSE_MIN_S = 0.05  # and from here
@@ -42,6 +43,7 @@ class Bucket:
     """
 
     __slots__ = (
+        "_catch_up",
         "_close",
         "_credit",
         "_inherited",
@@ -67,6 +69,7 @@ class Bucket:
         self.level = 0.0
         self.reserve = 0.0
         self._reserve_max = RESERVE_S * self.rate
+        self._catch_up = CATCH_UP
         self._close = CLOSE_S * self.rate
         self.largest = 0
         self.window = Window(period_s, now)
@@ -84,7 +87,7 @@ class Bucket:
         gain = self.rate * refill_s
         room = self.capacity - self.level
         if gain < room:
-            extra = min(self.reserve, gain * CATCH_UP, room - gain)
+            extra = min(self.reserve, gain * self._catch_up, room - gain)
             self.reserve -= extra
             self.level += gain + extra
             return
@@ -107,6 +110,7 @@ class Bucket:
         self.window.add(charge)
         if charge > self.largest:
             self.largest = charge
+            self._catch_up = CATCH_UP_FEW if charge * FEW_PER_S > self.rate else CATCH_UP
 
     def permitted_at(self, charge: int, pace: Pace, now: float) -> float:
         """The time from which ``permits`` holds if nothing else passes; infinite above the limit."""
@@ -117,7 +121,7 @@ class Bucket:
         missing = min(float(charge), self.full) - self.level
         at = now
         if missing > self._close:
-            missing -= min(self.reserve, missing * CATCH_UP / (1 + CATCH_UP))
+            missing -= min(self.reserve, missing * self._catch_up / (1 + self._catch_up))
             at = pace.after(now, missing / self.rate)
         if self.window.total + charge > self.limit:
             at = max(at, self.window.falls_to(self.limit - charge))

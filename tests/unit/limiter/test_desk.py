@@ -1,0 +1,160 @@
+"""The limiter's decisions, without sockets or a clock."""
+
+import math
+
+import pytest
+
+from engine.core.bucket import Quota
+from engine.limiter.desk import Desk, Unwanted
+from engine.wire.messages import Grant, Join, Need
+
+
+def make_desk(rpm: int | None = 6_000, tpm: int | None = None) -> Desk:
+    return Desk(Quota(rpm=rpm, tpm=tpm, now=0.0), epoch=7)
+
+
+def join(desk: Desk, peer: bytes, slot: int, pid: int = 0, epoch: int = 0, largest: int = 0) -> None:
+    desk.join(peer, Join(token="", slot=slot, pid=pid or slot + 100, epoch=epoch, largest=largest))
+
+
+def need(desk: Desk, peer: bytes, first: int, charges: list[int], now: float = 0.0) -> bool:
+    return desk.need(peer, Need(first=first, charges=charges, settled=0), now)
+
+
+def given(grants: list[tuple[bytes, Grant]], peer: bytes) -> int:
+    return max((grant.upto for to, grant in grants if to == peer), default=0)
+
+
+def run_until_idle(desk: Desk, now: float) -> dict[bytes, int]:
+    upto: dict[bytes, int] = {}
+    while desk.next_at < math.inf:
+        now = max(now, desk.next_at)
+        for peer, grant in desk.give(now):
+            upto[peer] = grant.upto
+        now += 0.015
+    return upto
+
+
+def test_a_turn_is_one_message_and_the_one_who_had_least_comes_next() -> None:
+    desk = make_desk()
+    for slot, peer in enumerate((b"a", b"b", b"c")):
+        join(desk, peer, slot)
+        need(desk, peer, 0, [0] * 100)
+    order: list[bytes] = []
+    now = 1.0
+    for _ in range(9):
+        grants = desk.give(now)
+        assert len(grants) == 1
+        order.append(grants[0][0])
+        now += 0.05
+    assert sorted(order[:3]) == sorted(order[3:6]) == sorted(order[6:]) == [b"a", b"b", b"c"]
+
+
+def test_a_worker_with_dear_calls_gets_the_same_share_of_the_tokens_not_of_the_calls() -> None:
+    desk = make_desk(rpm=None, tpm=600_000)
+    join(desk, b"dear", 0)
+    join(desk, b"cheap", 1)
+    need(desk, b"dear", 0, [5_000] * 1_000)
+    need(desk, b"cheap", 0, [50] * 100_000)
+    now, upto = 0.0, {b"dear": 0, b"cheap": 0}
+    while now < 30.0:
+        for peer, grant in desk.give(now):
+            upto[peer] = grant.upto
+        now = max(desk.next_at, now + 0.015)
+    assert upto[b"dear"] * 5_000 == pytest.approx(upto[b"cheap"] * 50, rel=0.1)
+
+
+def test_a_worker_that_was_away_does_not_make_up_for_it() -> None:
+    desk = make_desk()
+    join(desk, b"a", 0)
+    join(desk, b"b", 1)
+    need(desk, b"a", 0, [0] * 10_000)
+    now = 0.0
+    while now < 10.0:
+        desk.give(now)
+        now += 0.02
+    need(desk, b"b", 0, [0] * 10_000, now)
+    upto = {b"a": 0, b"b": 0}
+    begun_at = desk.granted_requests
+    while now < 11.0:
+        for peer, grant in desk.give(now):
+            upto[peer] = grant.upto
+        now += 0.02
+    assert upto[b"b"] == pytest.approx((desk.granted_requests - begun_at) / 2, abs=6)
+
+
+def test_what_was_told_twice_is_queued_once_and_a_gap_is_noticed() -> None:
+    desk = make_desk()
+    join(desk, b"a", 0)
+    assert need(desk, b"a", 0, [1, 2])
+    assert need(desk, b"a", 0, [1, 2, 3])
+    assert need(desk, b"a", 1, [2])
+    assert desk.waiting == 3
+    assert not need(desk, b"a", 4, [5])
+    assert desk.waiting == 3
+
+
+def test_the_same_process_finds_its_queue_again_under_another_address_and_a_new_one_does_not() -> None:
+    desk = make_desk()
+    join(desk, b"a", 0, pid=5)
+    need(desk, b"a", 0, [0] * 10)
+    again = desk.join(b"a2", Join(token="", slot=0, pid=5, epoch=7, largest=0))
+    assert (again.told, again.given, desk.knows(b"a"), desk.waiting) == (10, 0, False, 10)
+    other = desk.join(b"n", Join(token="", slot=0, pid=6, epoch=0, largest=0))
+    assert (other.told, other.given, desk.waiting) == (0, 0, 0)
+
+
+def test_abandoned_calls_are_not_granted_and_later_ones_are() -> None:
+    desk = make_desk()
+    join(desk, b"a", 0)
+    need(desk, b"a", 0, [0] * 10)
+    desk.abandon(b"a", 8)
+    assert desk.waiting == 2
+    need(desk, b"a", 10, [0])
+    desk.give(0.0)
+    assert run_until_idle(desk, 1.0) == {b"a": 11}
+    assert desk.granted_requests == 3
+
+
+def test_a_worker_told_of_an_abandoned_call_it_never_announced_starts_behind_it() -> None:
+    desk = make_desk()
+    join(desk, b"a", 0)
+    desk.abandon(b"a", 4)
+    assert need(desk, b"a", 4, [0])
+    assert given(desk.give(1.0), b"a") == 5
+
+
+@pytest.mark.parametrize("charge", [-1, 601])
+def test_a_charge_that_can_never_pass_is_refused_and_does_not_block_the_others(charge: int) -> None:
+    desk = make_desk(rpm=None, tpm=600)
+    join(desk, b"a", 0)
+    join(desk, b"b", 1)
+    with pytest.raises(Unwanted, match="never be granted"):
+        need(desk, b"a", 0, [5, charge])
+    assert not desk.knows(b"a")
+    need(desk, b"b", 0, [6])
+    assert given(desk.give(60.0), b"b") == 1
+
+
+def test_a_lost_workers_permits_are_spent() -> None:
+    desk = make_desk(rpm=60)
+    join(desk, b"a", 0)
+    join(desk, b"b", 1)
+    need(desk, b"a", 0, [0])
+    need(desk, b"b", 0, [0])
+    assert given(desk.give(1.1), b"a") == 1
+    desk.leave(b"a")
+    assert desk.give(1.2) == []
+    assert given(desk.give(desk.next_at), b"b") == 1
+    assert desk.next_at == math.inf
+
+
+def test_only_a_worker_that_knew_another_limiter_brings_its_largest_charge_along() -> None:
+    desk = make_desk(rpm=None, tpm=60_000)
+    join(desk, b"a", 0, epoch=7, largest=5_000)
+    need(desk, b"a", 0, [10])
+    assert given(desk.give(0.2), b"a") == 1
+    join(desk, b"b", 1, epoch=6, largest=5_000)
+    need(desk, b"b", 0, [10], 0.3)
+    assert desk.give(0.3) == []
+    assert desk.next_at > 5.0  # first the debt the other limiter may have left
