@@ -1,0 +1,90 @@
+"""Whole runs as a user starts them: real processes, real sockets, the mock provider as the witness."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def write_rows(path: Path, count: int) -> Path:
+    """A JSONL input whose prompts all differ."""
+    with path.open("w") as file:
+        for number in range(count):
+            file.write(json.dumps({"id": number, "text": f"row {number} says hello"}) + "\n")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL output."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+class Run:
+    """One ``engine`` command in a process of its own."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, stdin: bytes | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "engine", *arguments],
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+        )
+        self._stdin = stdin
+        self.pid = self._process.pid
+        self.out = self.err = ""
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """The exit code."""
+        out, err = self._process.communicate(self._stdin, timeout_s)
+        self.out, self.err = out.decode(), err.decode()
+        return self._process.returncode
+
+    def summary(self, timeout_s: float = 60.0) -> dict[str, Any]:
+        """The summary of a run with ``--json``."""
+        self.wait(timeout_s)
+        lines = [line for line in (self.out + "\n" + self.err).splitlines() if line.startswith("{")]
+        assert lines, self.err
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+
+    def children(self, name: str = "") -> list[psutil.Process]:
+        """Its children, or those whose command line names a module."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+            return [child for child in found if not name or name in " ".join(child.cmdline())]
+        except psutil.Error:
+            return []
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the coordinator."""
+        self._process.send_signal(number)
+
+
+def run(*arguments: str, **options: Any) -> Run:
+    """Start a command and wait for its end."""
+    started = Run(*arguments, **options)
+    started.wait()
+    return started
+
+
+def until(condition: Any, timeout_s: float = 20.0) -> None:
+    """Wait for something that other processes do; fails after ``timeout_s``."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def ask_flags(base_url: str, source: Path, output: Path, *more: str) -> tuple[str, ...]:
+    """The usual flags of a run against the mock."""
+    return (
+        "run", str(source), "-o", str(output), "--base-url", base_url, "--model", "mock", "--prompt", "{{ text }}",
+        "--json", "--no-progress", *more,
+    )  # fmt: skip
