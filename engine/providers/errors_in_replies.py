@@ -1,178 +1,28 @@
-"""What an error reply means: any server's body and status to a Failure of one kind.
+"""What an error reply says: any server's body to a message, words and a wait, and with its status to a Failure.
 
 Rules of this file:
-1. Which words mean which kind is data: ``RULES``, the first line that fits counts; then the status speaks.
-2. Every shape is read: ``{"error": {...}}`` (OpenAI, Azure, Anthropic, vLLM with its integer code),
+1. Every shape is read: ``{"error": {...}}`` (OpenAI, Azure, Anthropic, vLLM with its integer code),
    ``{"error": "text"}`` (Ollama, vLLM's 401), a list around it (Gemini), flat (Mistral, SGLang, older vLLM),
    ``{"detail": ...}`` (FastAPI), HTML and plain text (proxies), and nothing at all.
-3. A body may call an error permanent or temporary only within what its status allows: a 500 that says
-   "rate limit" is a failing server, not a pause for all workers.
+2. What the words mean is the table's to say (``error_kinds``).
+3. Nothing raises, whatever the bytes.
 """
 
-import re
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from engine.core.errors import ErrorKind, kind_of_status
+from engine.core.errors import ErrorKind
 from engine.core.model import UNKNOWN_USAGE, Failure, Reply, Usage
+from engine.providers.error_kinds import WORD_STATUS, Said, kind_of
 from engine.providers.headers import duration_s, hint_in, wait_of
 from engine.providers.replies import Unreadable, clean, dict_in, plain_text, read_json, text_in
 
 BODY_BYTES_MAX = 256 * 1024  # an error body larger than this is not parsed, only quoted
 _DETAILS_MAX = 50
-_OVER_LIMIT = re.compile(
-    r"limit:?\s{1,3}([0-9,]{1,20})\b.{0,80}?\brequested:?\s{1,3}([0-9,]{1,20})\b", re.IGNORECASE
-)
 # Kinds after which the same call is sent again, so that a server's wait means something.
 _WAITING = frozenset(
     {ErrorKind.RATE_LIMITED, ErrorKind.OVERLOADED, ErrorKind.SERVER_ERROR, ErrorKind.TIMEOUT}
 )
-
-
-class Said(NamedTuple):
-    """What an error body says, whatever its shape."""
-
-    message: str = ""
-    words: frozenset[str] = frozenset()  # its types, codes and reasons, in lower case
-    code: int = 0  # a numeric code that is an HTTP status, else 0
-    wait_s: float | None = None  # Google's RetryInfo
-
-
-class Rule(NamedTuple):
-    """One line of the table: fits if the status is among ``statuses`` and a word or the message fits."""
-
-    kind: ErrorKind
-    statuses: frozenset[int]
-    words: frozenset[str] = frozenset()
-    message: re.Pattern[str] | None = None
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.lower().split())
-
-
-def _message(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE)
-
-
-_REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
-_THROTTLES: Final = frozenset({429})
-_SERVERS: Final = frozenset(range(500, 600))
-
-RULES: Final[tuple[Rule, ...]] = (
-    # Money. OpenAI's error codes; Anthropic's billing_error and spend limit; Gemini's per-day quota.
-    Rule(
-        ErrorKind.QUOTA_EXHAUSTED,
-        _REFUSALS,
-        _words(
-            "insufficient_quota credit_balance_exhausted organization_spend_limit_exceeded "
-            "project_spend_limit_exceeded organization_usage_limit_exceeded billing_hard_limit_reached "
-            "billing_not_active billing_error enforced_spend_limit_reached insufficient_credits per_day"
-        ),
-    ),
-    # Gemini words its per-minute limit like an exhausted account ("check your plan and billing"): before the next.
-    Rule(ErrorKind.RATE_LIMITED, _THROTTLES, _words("resource_exhausted")),
-    Rule(
-        ErrorKind.QUOTA_EXHAUSTED,
-        _REFUSALS,
-        message=_message(
-            r"credit balance is too low",
-            r"exceeded your current quota",
-            r"\b(?:spend|spending|billing) (?:hard )?limit\b",
-            r"insufficient (?:credits?|balance|funds)\b",
-        ),
-    ),
-    # One call too large for the minute or for the model. Anthropic: a 429 for long contexts without extra usage.
-    Rule(
-        ErrorKind.REQUEST_TOO_LARGE,
-        _REFUSALS,
-        _words("context_length_exceeded request_too_large string_above_max_length tokens_limit_reached"),
-        _message(
-            r"extra usage is required for long context",
-            r"(?:maximum|model'?s?|exceeds? the) (?:maximum )?context (?:length|window|size)",
-            r"context[ _](?:length|window|size) (?:of|exceeded|is)\b",
-            r"exceed\w* .{0,40}context (?:length|window|size)",
-            r"prompt is too long",
-            r"(?:input|prompt) (?:is )?(?:too (?:long|large)|length .{0,40}exceed)",
-            r"too many (?:input |total )?tokens",
-            r"please reduce the length of the (?:messages|prompt|input)",
-        ),
-    ),
-    # Filters. Azure: code content_filter, inner ResponsibleAIPolicyViolation; OpenAI: content_policy_violation.
-    Rule(
-        ErrorKind.CONTENT_REFUSED,
-        _REFUSALS,
-        _words(
-            "content_filter content_policy_violation responsibleaipolicyviolation content_filtered "
-            "moderation_blocked invalid_prompt"
-        ),
-        _message(
-            r"content management policy",
-            r"content filter(?:ing)? policy",
-            r"flagged as potentially violating",
-            r"rejected as a result of (?:our|the) safety system",
-        ),
-    ),
-    # A model that is not there, whatever the status around it (OpenAI 403, Mistral and Groq 400).
-    Rule(
-        ErrorKind.NOT_FOUND,
-        frozenset({400, 403, 404, 422}),
-        _words("model_not_found deploymentnotfound invalid_model model_not_available model_decommissioned"),
-        _message(r"\bmodel .{1,120} (?:does not exist|not found)\b", r"\binvalid model: "),
-    ),
-    # Keys that are refused with a 400 (Gemini).
-    Rule(
-        ErrorKind.UNAUTHORISED,
-        frozenset({400}),
-        _words("api_key_invalid invalid_api_key unauthenticated authentication_error"),
-        _message(r"api key not valid", r"(?:invalid|incorrect) api key"),
-    ),
-    Rule(
-        ErrorKind.OVERLOADED,
-        _SERVERS,
-        _words(
-            "overloaded_error server_is_overloaded service_unavailable_error capacity_exceeded unavailable"
-        ),
-        _message(r"service tier capacity exceeded"),
-    ),
-)
-
-# The status that an error inside a 200 stands for, by its words; OpenAI Responses, Anthropic, Google.
-WORD_STATUS: Final[dict[str, int]] = {
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-    "invalid_prompt": 400,
-    "content_filter": 400,
-    "context_length_exceeded": 400,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "unauthenticated": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "permission_denied": 403,
-    "model_not_found": 404,
-    "not_found_error": 404,
-    "notfounderror": 404,
-    "not_found": 404,
-    "request_too_large": 413,
-    "insufficient_quota": 429,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "rate_limited": 429,
-    "resource_exhausted": 429,
-    "slow_down": 429,
-    "server_error": 500,
-    "api_error": 500,
-    "internal": 500,
-    "internal_server_error": 500,
-    "internalservererror": 500,
-    "vector_store_timeout": 504,
-    "timeout_error": 504,
-    "deadline_exceeded": 504,
-    "overloaded_error": 529,
-    "server_is_overloaded": 503,
-    "unavailable": 503,
-}
 
 
 def failure_of(reply: Reply) -> Failure:
@@ -195,19 +45,6 @@ def failure_in_ok(reply: Reply, error: Any, usage: Usage = UNKNOWN_USAGE) -> Fai
     kind = kind_of(status, said) if status else ErrorKind.BAD_REPLY
     text = f"HTTP {reply.status} with an error: {said.message or 'without a message'}"
     return _failure(kind, text, said, reply, usage)
-
-
-def kind_of(status: int, said: Said) -> ErrorKind:
-    """The kind of an error: a call larger than its limit; the first of RULES that fits; else the status alone."""
-    if status == 429 and _larger_than_limit(said.message):
-        return ErrorKind.REQUEST_TOO_LARGE
-    for rule in RULES:
-        if status in rule.statuses and (
-            not rule.words.isdisjoint(said.words)
-            or (rule.message is not None and rule.message.search(said.message) is not None)
-        ):
-            return rule.kind
-    return kind_of_status(status)
 
 
 def said_in(body: bytes) -> Said:
@@ -280,18 +117,6 @@ def _status_in(fields: Any) -> int:
 def _worded(message: str, words: set[str]) -> str:
     """The message, or the error's own names where it has none."""
     return clean(message) or clean(", ".join(sorted(words)))
-
-
-def _larger_than_limit(message: str) -> bool:
-    """Whether a rate limit's message says that this one call asks for more than the whole limit.
-
-    OpenAI's wording (also Azure's and Groq's): "... Limit 30000, Requested 31000 ..."; with ``Used`` between them.
-    """
-    found = _OVER_LIMIT.search(message)
-    if found is None:
-        return False
-    limit, requested = (number.replace(",", "") for number in found.groups())
-    return bool(limit) and bool(requested) and int(requested) > int(limit)
 
 
 def _failure(kind: ErrorKind, text: str, said: Said, reply: Reply, usage: Usage = UNKNOWN_USAGE) -> Failure:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.core.model import Answer, Failure, Reply, Usage
+from engine.core.model import UNKNOWN_USAGE, Answer, Failure, Reply, Usage
 from engine.providers.errors_in_replies import failure_in_ok
 from engine.providers.estimate import TOKENS_MAX
 from engine.providers.replies import (
@@ -145,11 +145,16 @@ READERS: Final[dict[str, Callable[[Reply], Answer | Failure]]] = {
 def _usage(usage: _ChatUsage | None) -> Usage:
     """Counts that were decoded as integers, clamped."""
     if usage is None:
-        return Usage()
+        return UNKNOWN_USAGE
     tokens_in, tokens_out, cached = usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details
-    if not (0 <= tokens_in <= TOKENS_MAX and 0 <= tokens_out <= TOKENS_MAX):
-        tokens_in, tokens_out = count(tokens_in), count(tokens_out)
     tokens_cached = -1 if cached is None or cached.cached_tokens is None else count(cached.cached_tokens)
+    if (
+        0 <= tokens_in <= TOKENS_MAX
+        and 0 <= tokens_out <= TOKENS_MAX
+        and usage.total_tokens <= tokens_in + tokens_out
+    ):
+        return Usage(tokens_in, tokens_out, tokens_cached)
+    tokens_in, tokens_out = count(tokens_in), count(tokens_out)
     return Usage(tokens_in, _with_thoughts(tokens_in, tokens_out, count(usage.total_tokens)), tokens_cached)
 
 
