@@ -85,7 +85,9 @@ class _Feed:
             raise _Unusable(number, line, bad)
         if bad or (self._held > self._bytes_max and self.record):
             self._waiting.appendleft((number, line, bad))
-            raise _Torn(bad or f"a quoted cell goes on over {size_text(self._bytes_max)}, the limit for one row")
+            raise _Torn(
+                bad or f"a quoted cell goes on over {size_text(self._bytes_max)}, the limit for one row"
+            )
         self.record.append((number, line))
         # Bytes that are not UTF-8 become lone surrogates, which the JSON encoder refuses later, for that row.
         return line.decode("utf-8", "surrogateescape") + "\n"
@@ -166,7 +168,9 @@ class CellReader:
                 yield RawRow(line, number, f"line {number}: {error}")
             except UnicodeEncodeError:
                 number = feed.record[0][0]
-                yield RawRow(b"\n".join(line for _, line in feed.record), number, f"line {number} is not UTF-8")
+                yield RawRow(
+                    b"\n".join(line for _, line in feed.record), number, f"line {number} is not UTF-8"
+                )
 
     def _fit(self, cells: list[str], width: int) -> None:
         """Make the cells as many as the header has. Raises _Torn where it would be a guess."""

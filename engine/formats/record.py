@@ -110,9 +110,7 @@ class Recorder:
         }
 
     @staticmethod
-    def _batch_line(
-        payload: bytes, values: RowValues | None, named: bytes, rest: Mapping[str, Any]
-    ) -> bytes:
+    def _batch_line(payload: bytes, values: RowValues | None, named: bytes, rest: Mapping[str, Any]) -> bytes:
         # Derived from the row, so that a resumed run gives the same row the same id.
         line = {
             "id": "batch_req_" + blake2b(named, digest_size=16).hexdigest(),

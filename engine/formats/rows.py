@@ -72,7 +72,9 @@ def _decode_exact(payload: bytes) -> Any:
     except UnicodeError:
         raise _bad("not valid JSON: a surrogate without its pair, or bytes that are not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _bad(f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]} (character {error.pos})") from None
+        raise _bad(
+            f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]} (character {error.pos})"
+        ) from None
     return values
 
 
