@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from common import Ran, engine, median, run, save, scratch, table, write_rows
-from engine.mock.spawn import MockProcess
 
 from engine.mock.settings import MockSettings
+from engine.mock.spawn import MockProcess
 
 CLIENTS = Path(__file__).parent / "clients.py"
 LATENCY = "200ms"

@@ -49,8 +49,7 @@ def run(arguments: Sequence[str], timeout_s: float = 600.0) -> Ran:
     start = time.monotonic()
     done = subprocess.run(
         arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=timeout_s,
         cwd=ROOT,

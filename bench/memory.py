@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 from common import PROMPT, ROOT, save, scratch, table, write_rows
-from engine.mock.spawn import MockProcess
 
 from engine.mock.settings import MockSettings
+from engine.mock.spawn import MockProcess
 
 
 def peaks(base_url: str, rows: Path, folder: Path) -> dict[str, float]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common import engine, save, scratch, table, write_rows
-from engine.mock.spawn import MockProcess
 
 from engine.mock.settings import MockSettings, QuotaSettings
+from engine.mock.spawn import MockProcess
 
 TPM = 1_500_000
 TOKENS = 60  # charged for a row: the larger of --max-tokens and a quarter of the prompt's characters

@@ -182,9 +182,9 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     values = {name: origin.value for name, origin in origins.items()}
     _refuse_contradictions(values)
     headers, secret_headers = _headers(values["header"], environment)
-    target = _target(values)
-    step = _step(values, headers)
     input_format = values["input_format"] or detect(values["input"])[0]
+    target = _target(values, input_format)
+    step = _step(values, headers)
     output_format = values["output_format"] or _output_format(values["output"], input_format)
     if input_format == "openai-batch":
         step = _as_batch(step, output_format)
@@ -308,9 +308,10 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
         raise UsageError("--retry-failed needs the state of an earlier run: give --state.")
 
 
-def _target(values: Mapping[str, Any]) -> Target:
+def _target(values: Mapping[str, Any], input_format: str) -> Target:
     provider = values["provider"]
-    if not values["model"] and provider in ("openai", "azure", "anthropic", "ollama"):
+    names_its_own = input_format == "openai-batch"  # each line has its model in its body
+    if not values["model"] and not names_its_own and provider in ("openai", "azure", "anthropic", "ollama"):
         raise UsageError("There is no model. Give one with --model NAME.")
     base_url = values["base_url"]
     if provider == "http":

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from engine.core.errors import EngineError, ExitCode, StoreFailure, UsageError
 from engine.formats import format_named
-from engine.formats.base import Writer
+from engine.formats.base import Format, UnknownColumn, Writer
 
 BATCH = 512
 GZIP_LEVEL = 6
@@ -65,17 +65,14 @@ def publish(
     kind = format_named(format_name)
     try:
         with _create(temporary) as file:
-            surveyor = kind.surveyor(columns=columns, notes=notes)
-            if surveyor is not None:
-                for batch in _batches(records()):
-                    surveyor.see(batch)
-                columns, notes = surveyor.result()
             zipped = kind.text and output.lower().endswith(".gz")
-            stream = _zipped(file) if zipped else file
-            writer = kind.writer(stream, columns=columns, notes=notes, escape_cells=escape_cells)
-            count = _write_all(writer, records())
-            if stream is not file:
-                stream.close()
+            try:
+                count = _pass(kind, file, zipped, records, columns, notes, escape_cells)
+            except UnknownColumn:
+                # A record has more columns than the header told of: a first pass over all of them finds these.
+                file.seek(0)
+                file.truncate()
+                count = _pass(kind, file, zipped, records, (), notes, escape_cells)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -87,6 +84,28 @@ def publish(
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+    return count
+
+
+def _pass(
+    kind: Format,
+    file: BinaryIO,
+    zipped: bool,
+    records: Callable[[], Iterable[bytes]],
+    columns: tuple[str, ...],
+    notes: Mapping[str, Any],
+    escape_cells: bool,
+) -> int:
+    surveyor = kind.surveyor(columns=columns, notes=notes)
+    if surveyor is not None:
+        for batch in _batches(records()):
+            surveyor.see(batch)
+        columns, notes = surveyor.result()
+    stream = _zipped(file) if zipped else file
+    writer = kind.writer(stream, columns=columns, notes=notes, escape_cells=escape_cells)
+    count = _write_all(writer, records())
+    if stream is not file:
+        stream.close()
     return count
 
 

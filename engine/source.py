@@ -45,8 +45,11 @@ class Source:
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw, mode="rb"))
         try:
             self._reader = format_named(format_name).reader(stream, row_bytes_max=row_bytes_max)
+        except UsageError:
+            self._close()
+            raise
         except (OSError, EOFError, zlib.error) as error:
-            self._raw.close()
+            self._close()
             raise UsageError(f"The input {path} cannot be read: {error}.") from None
         self.columns = self._reader.columns
         self.notes = self._reader.notes
@@ -88,6 +91,9 @@ class Source:
     def close(self) -> None:
         """Close the input. Standard input stays open: it is not ours."""
         self._reader.close()
+        self._close()
+
+    def _close(self) -> None:
         if self._path != "-":
             self._raw.close()
 

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from operator import lt
 from pathlib import Path
 from typing import Any, Self
 
@@ -262,28 +263,33 @@ class Store:
 
         Memory holds one page. Rows that finish meanwhile appear if the reading has not yet come to them.
         """
-        with closing(self._own_reader()) as reader:
-            after = -1
-            while page := self._page(reader, FINISHED_AFTER, after, _FINISHED_PAGE):
-                yield from [(row, digest, ok == 1) for row, digest, ok in page]
-                after = page[-1][0]
+        for page in self._pages(FINISHED_AFTER, _FINISHED_PAGE):
+            yield from [(row, digest, ok == 1) for row, digest, ok in page]
 
     def records(self) -> Iterator[bytes]:
         """Every record, by row, each checked against its checksum. Memory holds one page, about 4 MB.
 
         Raises StoreFailure, naming the row, for a record that is not what was written.
         """
+        for page in self._pages(RECORDS_AFTER, _RECORDS_PAGE, _RECORDS_PAGE_BYTES):
+            for row, ok, digest, crc, record in page:
+                if type(digest) is not int or checksum(row, ok == 1, digest, record) != crc:
+                    raise damaged(f"the record of row {row} is not what was written", self._folder)
+                yield record
+
+    def _pages(self, statement: str, rows_max: int, bytes_max: int = 0) -> Iterator[list[tuple[Any, ...]]]:
+        """All that a statement gives, page by page, by row. Raises StoreFailure if the rows do not follow each other."""
         with closing(self._own_reader()) as reader:
             after = -1
-            while page := self._page(reader, RECORDS_AFTER, after, _RECORDS_PAGE, _RECORDS_PAGE_BYTES):
-                for row, ok, digest, crc, record in page:
-                    if checksum(row, ok == 1, digest, record) != crc:
-                        raise damaged(f"the record of row {row} is not what was written", self._folder)
-                    yield record
-                after = page[-1][0]
+            while page := self._page(reader, statement, after, rows_max, bytes_max):
+                rows = [after, *[line[0] for line in page]]
+                if set(map(type, rows)) != {int} or not all(map(lt, rows, rows[1:])):
+                    raise damaged(f"the rows after row {after} are out of order", self._folder)
+                yield page
+                after = rows[-1]
 
     def _page(
-        self, reader: sqlite3.Connection, statement: str, after: int, rows_max: int, bytes_max: int = 0
+        self, reader: sqlite3.Connection, statement: str, after: int, rows_max: int, bytes_max: int
     ) -> list[tuple[Any, ...]]:
         """The next rows after ``after``, fewer than ``rows_max`` once their last columns reach ``bytes_max``.
 

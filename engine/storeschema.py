@@ -42,9 +42,12 @@ INSERT INTO tally VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind) DO UPDATE SET
     tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out
 """
 
-# Both are read page by page: after which row, how many at most.
+# Both are read page by page: after which row, how many at most. A damaged file may give a record another type;
+# as bytes it gets to its checksum.
 FINISHED_AFTER = "SELECT row, digest, ok FROM outcome INDEXED BY finished WHERE row > ? ORDER BY row LIMIT ?"
-RECORDS_AFTER = "SELECT row, ok, digest, crc, record FROM outcome WHERE row > ? ORDER BY row LIMIT ?"
+RECORDS_AFTER = """
+SELECT row, ok, digest, crc, CAST(coalesce(record, '') AS BLOB) FROM outcome WHERE row > ? ORDER BY row LIMIT ?
+"""
 
 
 def insert_outcomes(rows: int) -> str:

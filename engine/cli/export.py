@@ -5,6 +5,7 @@ Rules of this file:
 """
 
 import json
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -35,14 +36,10 @@ def export_command(
         columns = tuple(json.loads(store.get_meta("columns") or "[]"))
         notes = json.loads(store.get_meta("notes") or "{}")
         if output == "-":
-            out, batch, count = StreamOut(), [], 0
-            for record in store.records():
-                batch.append(record)
-                count += 1
-                if len(batch) >= 256:
-                    out.write(batch)
-                    batch = []
-            out.write(batch)
+            out, records, count = StreamOut(), store.records(), 0
+            while batch := list(islice(records, 256)):
+                out.write(batch)
+                count += len(batch)
         else:
             check_output(output, str(folder), "")
             batch_run = job.get("output_format") == "openai-batch"

@@ -3,7 +3,8 @@
 Rules of this file:
 1. The limit grows only after a whole round of clean replies during which it was nearly used up; it falls at
    the first sign of overload, once per burst.
-2. Replies to calls that were in flight when the limit fell say nothing about the new limit: they are ignored.
+2. Replies to calls that were in flight when the limit fell, and those that come right after it, say nothing
+   about the new limit: they are ignored.
 3. Nothing here reads a clock: times are arguments.
 
 The shape is the one of additive-increase, multiplicative-decrease controllers, with inspect_ai's rule that
@@ -16,7 +17,7 @@ START = 20
 CUT = 0.8
 GROWTH = 1.05  # per round, once the limit has fallen for the first time; before that it doubles
 SATURATED = 0.8  # share of the limit that must have been in flight during a round for it to count
-COOLDOWN_S = 1.0  # at least so long between two cuts, however fast the endpoint answers
+COOLDOWN_S = 1.0  # after a cut nothing is learnt for so long, however fast the endpoint answers
 
 
 class Concurrency:
@@ -27,7 +28,17 @@ class Concurrency:
     Bounds: ``1 <= limit <= ceiling``.
     """
 
-    __slots__ = ("_clean", "_cut_at", "_peak", "_probing", "ceiling", "cuts", "in_flight", "limit")
+    __slots__ = (
+        "_clean",
+        "_cut_at",
+        "_open_at",
+        "_peak",
+        "_probing",
+        "ceiling",
+        "cuts",
+        "in_flight",
+        "limit",
+    )
 
     def __init__(self, ceiling: int, start: int | None = None) -> None:
         if ceiling < 1 or (start is not None and start < 1):
@@ -39,7 +50,7 @@ class Concurrency:
         self._probing = True  # doubling until the first cut
         self._clean = 0  # good replies in this round
         self._peak = 0  # most in flight in this round
-        self._cut_at = float("-inf")
+        self._cut_at = self._open_at = float("-inf")
 
     def on_start(self) -> None:
         """A call was sent."""
@@ -50,7 +61,7 @@ class Concurrency:
     def on_reply(self, signal: Signal, started_at: float, now: float) -> None:
         """A call that was sent at ``started_at`` ended with ``signal`` (NONE: nothing wrong with the endpoint)."""
         self.in_flight -= 1
-        if started_at < self._cut_at:
+        if started_at < self._cut_at or now < self._open_at:
             return
         if signal is Signal.NONE:
             self._clean = clean = self._clean + 1
@@ -58,11 +69,12 @@ class Concurrency:
                 self._end_round()
         elif signal is Signal.HOLD:
             self._new_round()
-        elif now - self._cut_at >= COOLDOWN_S:
+        else:
             self.limit = max(1, int(self.limit * CUT))
             self.cuts += 1
             self._probing = False
             self._cut_at = now
+            self._open_at = now + COOLDOWN_S
             self._new_round()
 
     def retune(self, ceiling: int) -> None:

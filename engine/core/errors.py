@@ -110,7 +110,9 @@ POLICY: dict[ErrorKind, Policy] = {
     ErrorKind.NOT_FOUND: Policy(
         Retry.NEVER, True, Signal.NONE, RunEffect.STOP_AFTER_STREAK, "wrong model, deployment or path"
     ),
-    ErrorKind.REQUEST_TOO_LARGE: Policy(*_NEVER, "one call alone is larger than the endpoint or quota allows"),
+    ErrorKind.REQUEST_TOO_LARGE: Policy(
+        *_NEVER, "one call alone is larger than the endpoint or quota allows"
+    ),
     ErrorKind.BAD_REQUEST: Policy(*_NEVER, "the endpoint refused the request as malformed"),
     ErrorKind.CONTENT_REFUSED: Policy(*_NEVER, "the model or a content filter refused to answer"),
     ErrorKind.TEMPLATE_ERROR: Policy(*_NEVER, "the prompt could not be made from this row"),
@@ -140,7 +142,9 @@ POLICY: dict[ErrorKind, Policy] = {
         Retry.SLOW, True, Signal.HOLD, RunEffect.STOP_IF_NEVER_ANSWERED, "nothing accepts connections there"
     ),
     ErrorKind.TLS: Policy(*_NEVER, "the server's certificate or TLS handshake was refused"),
-    ErrorKind.REDIRECT_REFUSED: Policy(*_NEVER, "the endpoint tried to redirect; redirects are never followed"),
+    ErrorKind.REDIRECT_REFUSED: Policy(
+        *_NEVER, "the endpoint tried to redirect; redirects are never followed"
+    ),
     ErrorKind.BODY_TOO_LARGE: Policy(*_NEVER, "the reply was larger than the cap"),
     ErrorKind.UNAUTHORISED: Policy(
         Retry.NEVER, True, Signal.NONE, RunEffect.STOP_AFTER_STREAK, "the key was refused (401, 403)"

@@ -22,7 +22,7 @@ _decode = cast(Callable[[bytes], Any], msgspec.json.Decoder().decode)
 # An unclosed string runs to the end instead of failing, so that the scan stays linear.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 # How numbers that only JSON can hold are written again: as the numbers they are.
-encode_values = cast(Callable[[Any], bytes], msgspec.json.Encoder(decimal_format="number").encode)
+encode_values = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def decode_row(payload: bytes) -> RowValues:

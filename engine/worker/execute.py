@@ -12,6 +12,7 @@ from engine.config import Job
 from engine.core.errors import ErrorKind, RowError
 from engine.core.model import Call, Charge, Failure, Reply, Usage
 from engine.core.retry import RetryPolicy
+from engine.credentials import Secret, redact
 from engine.formats.record import Recorder, decode_row
 from engine.providers.base import Provider
 from engine.steps import make_step
@@ -78,7 +79,16 @@ class Later:
 class Executor:
     """Takes rows of one job from lease to outcome."""
 
-    def __init__(self, job: Job, provider: Provider, run_id: str, rng: random.Random) -> None:
+    def __init__(
+        self,
+        job: Job,
+        provider: Provider,
+        run_id: str,
+        rng: random.Random,
+        secrets: tuple[Secret, ...] = (),
+    ) -> None:
+        """``secrets`` are masked in whatever a server said about a failure."""
+        self._secrets = secrets
         self._step = make_step(job.step.kind, job.step, job.target, provider)
         self._provider = provider
         self._run_id = run_id
@@ -179,7 +189,7 @@ class Executor:
         )
 
     def _gave_up(self, run: RowRun, failure: Failure) -> OutcomeLine:
-        message = failure.message
+        message = redact(failure.message, self._secrets)
         if run.attempt:
             message = f"{message} (given up after {run.sent} requests)"
         record = self._recorder.failed(

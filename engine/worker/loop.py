@@ -77,7 +77,9 @@ class Worker:
         self._settings = settings
         rng = random.Random()
         provider = make_provider(job.target)
-        self._executor = Executor(job, provider, settings.run_id, rng)
+        self._executor = Executor(
+            job, provider, settings.run_id, rng, tuple(header.secret for header in auth)
+        )
         self._settles = job.tpm is not None
         self._fetcher = Fetcher(
             origin=provider.origin,

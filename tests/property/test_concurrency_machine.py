@@ -47,7 +47,7 @@ class ConcurrencyMachine(RuleBasedStateMachine):
                 assert signal is Signal.NONE
             if self.limit.cuts > cuts:
                 assert all(started_at >= at for at in self.cut_times)
-                assert not self.cut_times or self.now - self.cut_times[-1] >= COOLDOWN_S
+                assert not self.cut_times or self.now >= self.cut_times[-1] + COOLDOWN_S
                 self.cut_times.append(self.now)
 
     @rule(ceiling=st.integers(1, 200))
@@ -65,15 +65,15 @@ ConcurrencyMachine.TestCase.settings = settings(max_examples=80, stateful_step_c
 TestConcurrency = ConcurrencyMachine.TestCase
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(wall=st.integers(15, 150), latency_s=st.floats(0.05, 0.5))
 def test_against_a_server_with_a_wall_the_limit_settles_close_to_it(wall: int, latency_s: float) -> None:
-    """A server that takes ``wall`` calls at once and refuses the others within 5 ms, for half a minute."""
+    """A server that takes ``wall`` calls at once and refuses the others within 5 ms, the last half of half a minute."""
     limit = Concurrency(1_000)
     now, serving = 0.0, 0
     ends: list[tuple[float, int, float, bool]] = []
     serial = good = bad = 0
-    while now < 40.0:
+    while now < 30.0:
         while limit.in_flight < limit.limit:
             limit.on_start()
             taken = serving < wall
@@ -86,5 +86,5 @@ def test_against_a_server_with_a_wall_the_limit_settles_close_to_it(wall: int, l
         limit.on_reply(Signal.NONE if taken else Signal.CUT, started_at, now)
         if now > 15.0:
             good, bad = good + taken, bad + (not taken)
-    assert good >= 0.8 * wall * 25.0 / latency_s
-    assert bad <= 0.25 * good
+    assert good >= 0.75 * wall * 15.0 / latency_s
+    assert bad <= 0.05 * good

@@ -15,7 +15,8 @@ class BudgetMachine(RuleBasedStateMachine):
     def start(self, share: float, now: float) -> None:
         self.now, self.floor_per_s = now, 10.0 * share
         self.budget = RetryBudget(share=share)
-        self.calls: list[float] = []
+        self.budget.on_call(now)
+        self.calls = [now]
         self.passed: list[float] = []
         self.on_floor: list[float] = []  # those that passed beyond the share of the calls
 

@@ -28,7 +28,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 class Run:
     """One ``engine`` command in a process of its own."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, stdin: bytes | None = None) -> None:
+    def __init__(
+        self, *arguments: str, environment: dict[str, str] | None = None, stdin: bytes | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "engine", *arguments],
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,

@@ -236,7 +236,9 @@ def test_a_full_disk_is_said_with_what_to_do_and_what_was_committed_stays(folder
         store.apply([finished(0)])
         assert store._writer is not None
         store._writer.execute("PRAGMA max_page_count = 20")
-        with pytest.raises(StoreFailure, match="full.*Nothing committed before is lost.*make room") as caught:
+        with pytest.raises(
+            StoreFailure, match=r"full.*Nothing committed before is lost.*make room"
+        ) as caught:
             store.apply([Commit(outcomes=[outcome(1, size=500_000)])])
         assert caught.value.exit_code is ExitCode.STORE
         assert str(folder) in str(caught.value)
@@ -356,6 +358,7 @@ def test_a_flipped_bit_is_noticed_or_without_effect_but_never_returned_as_a_reco
         try:
             with Store.view(folder) as view:
                 assert set(view.records()) <= set(records)
+                assert len(list(view.finished())) <= 41
         except (StoreFailure, UsageError):
             noticed += 1
     assert noticed > 20
@@ -435,7 +438,7 @@ def test_an_open_that_fails_lets_the_folder_go(folder: Path) -> None:
     folder.mkdir()
     (folder / "store.db").write_bytes(b"this is no database, it is a text " * 300)
     for _ in range(2):
-        with pytest.raises(StoreFailure, match="not a database.*damaged.*--fresh"):
+        with pytest.raises(StoreFailure, match=r"not a database.*damaged.*--fresh"):
             Store.open(folder, durability="os")
     with pytest.raises(StoreFailure, match="not a database"):
         Store.view(folder)

@@ -70,10 +70,17 @@ def test_good_replies_to_calls_from_before_a_cut_do_not_count() -> None:
     assert limit.limit == 80
 
 
+def test_right_after_a_cut_it_does_not_grow() -> None:
+    limit = Concurrency(100, 100)
+    reply(limit, Signal.CUT, 0.0, 1.0)
+    rounds(limit, 3, 1.0)
+    assert limit.limit == 80
+
+
 def test_after_a_cut_it_grows_by_a_twentieth_a_round_back_to_the_ceiling() -> None:
     limit = Concurrency(100, 100)
     reply(limit, Signal.CUT, 0.0, 1.0)
-    now = rounds(limit, 1, 1.0)
+    now = rounds(limit, 1, 1.0 + COOLDOWN_S)
     assert limit.limit == 84
     rounds(limit, 10, now)
     assert limit.limit == 100

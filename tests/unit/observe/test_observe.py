@@ -17,7 +17,24 @@ from engine.observe.snapshot import Snapshot
 from engine.observe.summary import Summary
 from engine.wire.messages import Tally
 
-KEYS = ["rows", "ok", "failed", "resumed", "in_doubt", "requests", "attempts", "retries", "throttled", "tokens_in", "tokens_out", "seconds", "rows_per_s", "latency_ms", "quota", "failures"]
+KEYS = [
+    "rows",
+    "ok",
+    "failed",
+    "resumed",
+    "in_doubt",
+    "requests",
+    "attempts",
+    "retries",
+    "throttled",
+    "tokens_in",
+    "tokens_out",
+    "seconds",
+    "rows_per_s",
+    "latency_ms",
+    "quota",
+    "failures",
+]
 
 
 def row(number: int, kind: str = "") -> OutcomeRow:

@@ -1,0 +1,51 @@
+"""Formats are told by name, else by content."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.core.errors import UsageError
+from engine.formats.detect import by_content, detect
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jsonl", ("jsonl", False)),
+        ("a.ndjson.gz", ("jsonl", True)),
+        ("A.CSV", ("csv", False)),
+        ("a.csv.gz", ("csv", True)),
+        ("a.parquet", ("parquet", False)),
+    ],
+)
+def test_the_ending_tells_the_format(name: str, expected: tuple[str, bool]) -> None:
+    assert detect(name, content=False) == expected
+
+
+def test_batch_lines_are_recognised_behind_any_json_ending(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_text('{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n')
+    assert detect(str(path))[0] == "openai-batch"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b'{"a": 1}\n', "jsonl"),
+        (b"a,b\n1,2\n", "csv"),
+        (b"PAR1....", "parquet"),
+        (b"\xef\xbb\xbf{}", "jsonl"),
+    ],
+)
+def test_content_tells_where_the_ending_does_not(head: bytes, expected: str) -> None:
+    assert by_content(head) == expected
+
+
+def test_one_json_array_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError, match="jq"):
+        by_content(b'[{"a": 1}]')
+
+
+def test_a_name_that_tells_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not clear"):
+        detect(str(tmp_path / "out.xyz"), content=False)
