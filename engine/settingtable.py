@@ -1,0 +1,138 @@
+"""Every setting of a job: how its text is read, and what it is without being given.
+
+Rules of this file:
+1. One line a setting. A reader raises ValueError with what is needed; ``settings.py`` names flag and origin.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+IN_FLIGHT_DEFAULT = 512
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError("a text is needed")
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, (bool, float)) or number < 1:
+        raise ValueError("a whole number of at least 1 is needed")
+    return number
+
+
+def _from_zero(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, (bool, float)) or number < 0:
+        raise ValueError("a whole number of at least 0 is needed")
+    return number
+
+
+def _real(value: Any) -> float:
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not 0.0 < number < 1e7:
+        raise ValueError("a number of seconds above 0 is needed")
+    return number
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    try:
+        return words[str(value).strip().lower()]
+    except KeyError:
+        raise ValueError("yes or no is needed") from None
+
+
+def _rate(value: Any) -> int:
+    if str(value).strip().lower() == "auto":
+        raise ValueError(
+            "this version does not learn limits by itself; give the number from your provider's page"
+        )
+    return _count(value)
+
+
+def _in_flight(value: Any) -> int:
+    return IN_FLIGHT_DEFAULT if str(value).strip().lower() == "auto" else _count(value)
+
+
+def _pairs(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}={json.dumps(item)}" for name, item in value.items()]
+    if isinstance(value, str):
+        return [value] if value else []
+    return [str(item) for item in value]
+
+
+def _header_lines(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}: {item}" for name, item in value.items()]
+    return _pairs(value)
+
+
+class Setting(NamedTuple):
+    """One setting: how it is read, and what it is without being given."""
+
+    read: Callable[[Any], Any]
+    default: Any = None
+
+
+SETTINGS: dict[str, Setting] = {
+    "input": Setting(_text),
+    "output": Setting(_text),
+    "procs": Setting(_count),
+    "provider": Setting(_text, "openai"),
+    "base_url": Setting(_text, ""),
+    "endpoint": Setting(_text, "chat"),
+    "api_version": Setting(_text, ""),
+    "model": Setting(_text, ""),
+    "prompt": Setting(_text),
+    "prompt_file": Setting(_text),
+    "messages": Setting(_text),
+    "system": Setting(_text),
+    "url": Setting(_text),
+    "method": Setting(_text, "POST"),
+    "header": Setting(_header_lines, []),
+    "body": Setting(_text),
+    "select": Setting(_text, ""),
+    "max_tokens": Setting(_count),
+    "temperature": Setting(_real),
+    "param": Setting(_pairs, []),
+    "into": Setting(_text),
+    "schema": Setting(_text),
+    "rpm": Setting(_rate),
+    "tpm": Setting(_rate),
+    "in_flight": Setting(_in_flight, IN_FLIGHT_DEFAULT),
+    "timeout": Setting(_seconds, 300.0),
+    "retries": Setting(_from_zero, 5),
+    "max_failures": Setting(_text, ""),
+    "api_key_env": Setting(_text),
+    "input_format": Setting(_text),
+    "output_format": Setting(_text),
+    "rows": Setting(_count),
+    "fresh": Setting(_switch, False),
+    "retry_failed": Setting(_switch, False),
+    "durability": Setting(_text, "fsync"),
+    "state": Setting(_text),
+    "meta": Setting(_switch, False),
+    "ca_file": Setting(_text, ""),
+    "trust_env": Setting(_switch, False),
+    "escape_cells": Setting(_switch, True),
+}

@@ -1,0 +1,208 @@
+"""The rules of the house, held by walking its sources: floors, homes of packages, banned calls, tables, words."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from engine.core.errors import POLICY, ErrorKind
+from engine.formats import FORMATS
+from engine.launchers import LAUNCHERS
+from engine.providers import PROVIDERS
+from engine.steps import STEPS
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / "engine"
+FLOORS = {
+    "core": 1, "credentials": 1, "launchers": 1, "mock": 1,
+    "config": 2, "wire": 2, "providers": 2, "formats": 2, "store": 2, "storeschema": 2, "storefaults": 2,
+    "statefolder": 2, "settingtable": 2,
+    "steps": 3, "limiter": 3, "observe": 3, "source": 3, "sink": 3, "settings": 4, "handover": 3,
+    "worker": 4, "coordinator": 4, "cli": 6, "__main__": 7, "__init__": 0,
+}  # fmt: skip
+# Neighbours on one floor that may see each other, and why.
+ALLOWED = {
+    ("store", "storeschema"), ("store", "storefaults"), ("storefaults", "storeschema"),  # one store in three files
+    ("store", "statefolder"), ("mock", "launchers"),
+}  # fmt: skip
+HOMES = {
+    "aiohttp": {"worker/fetch.py", "worker/lean.py"},
+    "zmq": {"wire/link.py"},
+    "msgpack": {"wire/messages.py"},
+    "sqlite3": {"store.py", "storefaults.py", "storeschema.py"},
+    "jinja2": {"steps/template.py"},
+    "httptools": {"mock/server.py"},
+    "pyarrow": {"formats/parquet.py"},
+}
+IMPURE = {
+    "time",
+    "random",
+    "os",
+    "socket",
+    "asyncio",
+    "zmq",
+    "aiohttp",
+    "msgpack",
+    "logging",
+    "pathlib",
+    "subprocess",
+}
+REVEALS = {"handover.py", "worker/fetch.py", "credentials.py"}
+LINES_MAX = 420
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(ENGINE.rglob("*.py")):
+        yield path.relative_to(ENGINE).as_posix(), ast.parse(path.read_text())
+
+
+def place_of(name: str) -> str:
+    """The part of the house a file or a dotted name belongs to."""
+    return name.split("/")[0].removesuffix(".py")
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def wrong_floor(name: str, tree: ast.Module) -> list[str]:
+    here = place_of(name)
+    found = []
+    for module in imports(tree):
+        if not module.startswith("engine."):
+            continue
+        there = module.split(".")[1]
+        if there == here or (here, there) in ALLOWED or FLOORS[there] < FLOORS[here]:
+            continue
+        found.append(f"{name} imports {module}")
+    return found
+
+
+def banned_calls(name: str, tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            if isinstance(node.func, ast.Name) and called in ("eval", "exec"):
+                found.append(f"{name}: {called}")
+            if called == "reveal" and name not in REVEALS:
+                found.append(f"{name}: reveals a secret")
+            for keyword in node.keywords:
+                off = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                on = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+                if (keyword.arg == "verify" and off) or (keyword.arg == "shell" and on):
+                    found.append(f"{name}: {keyword.arg}")
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append(f"{name}: a bare except")
+    found += [
+        f"{name} imports {module}"
+        for module in imports(tree)
+        if module.split(".")[0] in ("pickle", "marshal")
+    ]
+    return found
+
+
+def test_imports_run_only_downwards() -> None:
+    assert [line for name, tree in sources() for line in wrong_floor(name, tree)] == []
+    assert wrong_floor("core/x.py", ast.parse("from engine.worker import fetch"))
+
+
+def test_the_coordinator_never_imports_the_worker() -> None:
+    for name, tree in sources():
+        if place_of(name) == "coordinator":
+            assert not [module for module in imports(tree) if module.startswith("engine.worker")], name
+
+
+def test_core_is_pure() -> None:
+    allowed = {"core/retry.py": {"random"}}  # a seeded generator is its argument's type
+    for name, tree in sources():
+        if place_of(name) == "core":
+            found = {module.split(".")[0] for module in imports(tree)} & IMPURE
+            assert found <= allowed.get(name, set()), (name, found)
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_every_package_of_weight_has_one_home(package: str) -> None:
+    users = {
+        name for name, tree in sources() if package in {module.split(".")[0] for module in imports(tree)}
+    }
+    assert users <= HOMES[package], users
+
+
+def test_nothing_unsafe_is_called() -> None:
+    assert [line for name, tree in sources() for line in banned_calls(name, tree)] == []
+    for sample in ("eval('1')", "import pickle", "f(shell=True)", "g(verify=False)", "key.reveal()"):
+        assert banned_calls("core/x.py", ast.parse(sample)), sample
+
+
+def test_the_environment_is_read_in_three_places() -> None:
+    allowed = {"settings.py", "credentials.py", "launchers/local.py"}
+    for name, tree in sources():
+        reads = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+        ]
+        assert not reads or name in allowed, name
+
+
+@pytest.mark.parametrize(
+    ("folder", "table", "helpers"),
+    [
+        ("providers", PROVIDERS, None),
+        ("formats", FORMATS, None),
+        ("steps", STEPS, None),
+        ("launchers", LAUNCHERS, None),
+    ],
+)
+def test_every_entry_of_a_table_is_there(folder: str, table: dict[str, str], helpers: None) -> None:
+    for place in table.values():
+        module, _, attribute = place.partition(":")
+        assert module.startswith(f"engine.{folder}.")
+        assert hasattr(import_module(module), attribute), place
+
+
+def test_every_kind_of_failure_has_one_line_of_policy_that_says_what_it_is() -> None:
+    assert set(POLICY) == set(ErrorKind)
+    assert all(policy.says for policy in POLICY.values())
+
+
+def test_every_module_says_what_it_is_and_none_is_long() -> None:
+    for name, tree in sources():
+        assert ast.get_docstring(tree), f"{name} has no docstring"
+        length = len((ENGINE / name).read_text().splitlines())
+        assert length <= LINES_MAX, f"{name} has {length} lines"
+        assert "util" not in name
+
+
+def test_nothing_is_left_unfinished_and_no_machine_is_named() -> None:
+    marks = re.compile(r"\b(TODO|FIXME|XXX)\b|pragma: no cover")
+    paths = re.compile(r"/(?:wor)k/|/(?:roo)t/|/(?:op)t/v/")
+    for path in [*ROOT.rglob("*.py"), *ROOT.rglob("*.md"), *ROOT.glob("scripts/*"), ROOT / ".ci" / "run"]:
+        if ".venv" in str(path) or "build" in path.parts:
+            continue
+        text = path.read_text()
+        assert not paths.search(text), path
+        if ENGINE in path.parents:
+            assert not marks.search(text), path
+
+
+def test_the_readme_names_every_exit_code_and_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    for word in (
+        "engine run",
+        "engine status",
+        "engine export",
+        "engine retry",
+        "engine mock",
+        "engine doctor",
+    ):
+        assert word in text
+    assert "Exit codes" in text
