@@ -25,6 +25,7 @@ from engine.formats.rows import encode_values
 OUTPUT_CHARS_MAX = 16 * 1024 * 1024
 REPEAT_MAX = 16 * 1024 * 1024  # elements or characters that ``*`` may make
 POWER_MAX = 10_000  # exponent
+POWER_BITS_MAX = 100_000
 ROW = "row"  # the whole row, for columns whose names are no identifiers: {{ row['my column'] }}
 
 Escape = Callable[[str], str]
@@ -99,6 +100,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and isinstance(right, (int, float)) and abs(right) > POWER_MAX:
             raise SecurityError(f"a power above {POWER_MAX:,}")
+        if operator == "**" and isinstance(left, int) and isinstance(right, int):
+            # Powers of powers stay below the exponent's bound and still grow without end.
+            if left.bit_length() * max(right, 0) > POWER_BITS_MAX:
+                raise SecurityError("a power with too many digits")
         if operator == "*":
             for sequence, count in ((left, right), (right, left)):
                 if (
@@ -305,7 +310,7 @@ def _plain_slots(
                 pieces.append(node.data)
                 continue
             if isinstance(node, nodes.Name):
-                column = node.name if node.name in columns else None
+                column = node.name if node.name in columns and node.name != ROW else None
             else:
                 column = _column_of_row(node)
             if column is None:

@@ -86,12 +86,16 @@ class Hub(_Socket):
     """The bound end. ``on_message(peer, message)`` is called on the loop for every good frame."""
 
     def __init__(self, path: Path, *, message_bytes_max: int) -> None:
-        super().__init__(zmq.ROUTER, message_bytes_max=message_bytes_max)
-        self._socket.set(zmq.ROUTER_MANDATORY, 1)
         if len(os.fsencode(path)) > IPC_PATH_MAX:
             raise OSError(f"the socket path {path} is longer than {IPC_PATH_MAX} bytes")
-        self._socket.bind(f"ipc://{path}")
-        path.chmod(0o600)
+        super().__init__(zmq.ROUTER, message_bytes_max=message_bytes_max)
+        self._socket.set(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self._socket.bind(f"ipc://{path}")
+            path.chmod(0o600)
+        except OSError:
+            self.close()
+            raise
         self._on_message: Callable[[bytes, Message], None] | None = None
 
     def listen(self, loop: asyncio.AbstractEventLoop, on_message: Callable[[bytes, Message], None]) -> None:

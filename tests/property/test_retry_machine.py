@@ -46,11 +46,9 @@ class BudgetMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 90))
     def clock_goes_back(self, seconds: float) -> None:
-        before = self.budget.calls
         self.budget.on_call(self.now - seconds)
         # It counts for the latest time that was ever named.
         self.calls.append(float(self.budget._second))
-        assert self.budget.calls == before + 1 or seconds < 1.0
 
     @invariant()
     def counts_are_those_of_the_last_minute(self) -> None:

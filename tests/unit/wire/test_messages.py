@@ -42,7 +42,7 @@ ANY_MESSAGE = st.one_of([messages_of(cls) for cls in TAGS.values()])
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=12,
+    max_leaves=6,
 )
 
 
@@ -75,8 +75,8 @@ def test_random_bytes_are_no_message(frame: bytes) -> None:
     assert frame[1:2] == bytes([VERSION])  # by chance a message without fields
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.sampled_from(sorted(TAGS)), st.lists(JUNK, max_size=10))
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(TAGS)), st.lists(JUNK, max_size=8))
 def test_random_fields_never_become_a_message_with_a_field_of_another_type(tag: int, junk: list[Any]) -> None:
     try:
         frame = msgpack.packb((VERSION, tag, *junk), use_bin_type=True)
@@ -140,7 +140,7 @@ def test_one_field_too_many_or_too_few_is_refused(cls: type[Message]) -> None:
         (msgpack.packb([VERSION]), "not an array"),
         (b"\xc1", "not a msgpack frame"),
         (b"\x91" * 5_000, "not a msgpack frame"),
-        (msgpack.packb([VERSION, 7, msgpack.ExtType(1, b"x")]), ""),
+        (msgpack.packb([VERSION, 7, msgpack.ExtType(1, b"x")]), "Beat"),
     ],
 )
 def test_a_bad_frame_says_why(frame: bytes, says: str) -> None:
