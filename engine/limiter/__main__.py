@@ -12,6 +12,7 @@ import sys
 import msgspec
 import uvloop
 
+from engine.core.errors import ExitCode
 from engine.launchers.process import die_with_parent
 from engine.limiter.server import LimiterServer, LimiterSettings
 
@@ -19,7 +20,11 @@ from engine.limiter.server import LimiterServer, LimiterSettings
 def main() -> int:
     """Run until told to close."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=LimiterSettings)
+    try:
+        settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=LimiterSettings)
+    except msgspec.MsgspecError as error:
+        sys.stderr.write(f"a limiter needs its settings as a line of JSON on standard input: {error}\n")
+        return ExitCode.USAGE
     if not die_with_parent(settings.parent_pid):
         return 0
 
@@ -34,7 +39,11 @@ def main() -> int:
         asyncio.get_running_loop().add_reader(0, ended)
         await server.run()
 
-    uvloop.run(serve())
+    try:
+        uvloop.run(serve())
+    except OSError as error:
+        sys.stderr.write(f"the limiter cannot start: {error}\n")
+        return ExitCode.STOPPED
     return 0
 
 

@@ -83,7 +83,10 @@ class _Socket:
 
 
 class Hub(_Socket):
-    """The bound end. ``on_message(peer, message)`` is called on the loop for every good frame."""
+    """The bound end. ``on_message(peer, message)`` is called on the loop for every good frame.
+
+    Raises OSError where the socket cannot be opened.
+    """
 
     def __init__(self, path: Path, *, message_bytes_max: int) -> None:
         if len(os.fsencode(path)) > IPC_PATH_MAX:
@@ -93,9 +96,9 @@ class Hub(_Socket):
         try:
             self._socket.bind(f"ipc://{path}")
             path.chmod(0o600)
-        except OSError:
+        except (OSError, zmq.ZMQError) as error:
             self.close()
-            raise
+            raise OSError(error.errno, f"the socket {path} could not be opened: {error.strerror}") from None
         self._on_message: Callable[[bytes, Message], None] | None = None
 
     def listen(self, loop: asyncio.AbstractEventLoop, on_message: Callable[[bytes, Message], None]) -> None:

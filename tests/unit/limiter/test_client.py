@@ -201,6 +201,27 @@ def test_a_limiter_ends_when_its_standard_input_does(tmp_path: Path) -> None:
     assert process.wait(5) == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        (b"\n", 2, "a limiter needs its settings"),
+        (b'{"socket": 5, "token": "t"}\n', 2, "a limiter needs its settings"),
+        (
+            b'{"socket": "/no/such/folder/l", "token": "t", "rpm": 5, "parent_pid": %d}\n' % os.getpid(),
+            3,
+            "cannot start",
+        ),
+    ],
+)
+def test_a_limiter_that_cannot_start_says_why_in_a_sentence(line: bytes, code: int, says: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "engine.limiter"], input=line, capture_output=True, check=False
+    )
+    assert ended.returncode == code
+    assert says in ended.stderr.decode()
+    assert "Traceback" not in ended.stderr.decode()
+
+
 def test_a_wrong_token_is_refused_and_gets_no_permit(tmp_path: Path) -> None:
     async def body(path: Path) -> None:
         caller = Caller(path, token="guessed")

@@ -113,6 +113,8 @@ def test_the_socket_is_its_owners_alone_and_a_path_too_long_is_refused(tmp_path:
         hub.hub.close()
         with pytest.raises(OSError, match=f"longer than {IPC_PATH_MAX} bytes"):
             Hub(tmp_path / ("x" * IPC_PATH_MAX), message_bytes_max=CAP)
+        with pytest.raises(OSError, match="could not be opened"):
+            Hub(tmp_path / "no" / "folder", message_bytes_max=CAP)
 
     asyncio.run(body())
 
