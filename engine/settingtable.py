@@ -87,6 +87,33 @@ def _header_lines(value: Any) -> list[str]:
     return _pairs(value)
 
 
+def parse_max_failures(text: str) -> tuple[int | None, float | None]:
+    """``"10"`` is a number of rows, ``"5%"`` a share of the finished ones, ``""`` no bound.
+
+    Raises ValueError for anything else.
+    """
+    text = text.strip()
+    if not text:
+        return None, None
+    if text.endswith("%"):
+        share = float(text[:-1]) / 100.0
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(text)
+        return None, share
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number, None
+
+
+def _failures(value: Any) -> str:
+    try:
+        parse_max_failures(str(value))
+    except ValueError:
+        raise ValueError("a number of rows or a share like 5% is needed") from None
+    return str(value)
+
+
 class Setting(NamedTuple):
     """One setting: how it is read, and what it is without being given."""
 
@@ -122,7 +149,7 @@ SETTINGS: dict[str, Setting] = {
     "in_flight": Setting(_in_flight, IN_FLIGHT_DEFAULT),
     "timeout": Setting(_seconds, 300.0),
     "retries": Setting(_from_zero, 5),
-    "max_failures": Setting(_text, ""),
+    "max_failures": Setting(_failures, ""),
     "api_key_env": Setting(_text),
     "input_format": Setting(_text),
     "output_format": Setting(_text),

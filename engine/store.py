@@ -17,7 +17,16 @@ from operator import lt
 from pathlib import Path
 from typing import Any, Self
 
-from engine.core.commit import Commit, Counts, OutcomeRow, checksum, pack_rows, sums_by_kind, unpack_rows
+from engine.core.commit import (
+    Commit,
+    Counts,
+    OutcomeRow,
+    Sums,
+    checksum,
+    pack_rows,
+    sums_by_kind,
+    unpack_rows,
+)
 from engine.core.errors import StoreFailure, UsageError
 from engine.statefolder import FolderHold, create_private_file, folder_trouble, hold_folder, move_aside
 from engine.storefaults import damaged, store_failure
@@ -233,30 +242,27 @@ class Store:
 
     def total_rows(self) -> int | None:
         """How many rows the input has; None until that is known."""
-        rows: int | None = self._value("SELECT total_rows FROM run")
-        return rows
+        return self._number("SELECT total_rows FROM run")
 
     def is_finished(self) -> bool:
         """Whether the run was marked finished, and no failed row was opened again since."""
-        return bool(self._value("SELECT finished FROM run"))
+        return bool(self._number("SELECT finished FROM run"))
 
     def in_doubt_total(self) -> int:
         """Rows that were leased and unfinished at interruptions, all of them added up."""
-        return int(self._value("SELECT in_doubt FROM run"))
+        return self._number("SELECT in_doubt FROM run") or 0
 
     def counts(self) -> Counts:
         """What the outcomes add up to. Kept up to date by every commit, so it costs the same at any size."""
-        ok = attempts = tokens_in = tokens_out = 0
-        failed: dict[str, int] = {}
-        for kind, rows, *sums in self._rows("SELECT kind, rows, attempts, tokens_in, tokens_out FROM tally"):
-            if not kind:
-                ok = rows
-            elif rows:
-                failed[kind] = rows
-            attempts += sums[0]
-            tokens_in += sums[1]
-            tokens_out += sums[2]
-        return Counts(ok, failed, attempts, tokens_in, tokens_out)
+        kinds: dict[str, Sums] = {}
+        for kind, *sums in self._rows("SELECT kind, rows, attempts, tokens_in, tokens_out FROM tally"):
+            if set(map(type, sums)) != {int}:
+                raise damaged("a sum is not what was written", self._folder)
+            kinds[kind] = Sums(*sums)
+        ok = kinds[""].rows if "" in kinds else 0
+        failed = {kind: sums.rows for kind, sums in kinds.items() if kind and sums.rows}
+        every = [sum(column) for column in zip(*kinds.values(), strict=True)] or [0, 0, 0, 0]
+        return Counts(ok, failed, *every[1:])
 
     def finished(self) -> Iterator[tuple[int, int, bool]]:
         """(row, digest, ok) of every row with an outcome, by row. May be read step by step beside a writer.
@@ -278,15 +284,21 @@ class Store:
                 yield record
 
     def _pages(self, statement: str, rows_max: int, bytes_max: int = 0) -> Iterator[list[tuple[Any, ...]]]:
-        """All that a statement gives, page by page, by row. Raises StoreFailure if the rows do not follow each other."""
+        """All rows of the run that a statement gives, in order, page by page. Raises StoreFailure if any are missing."""
+        given, after = 0, -1
+        expected = self.counts().rows
         with closing(self._own_reader()) as reader:
-            after = -1
             while page := self._page(reader, statement, after, rows_max, bytes_max):
                 rows = [after, *[line[0] for line in page]]
                 if set(map(type, rows)) != {int} or not all(map(lt, rows, rows[1:])):
                     raise damaged(f"the rows after row {after} are out of order", self._folder)
                 yield page
                 after = rows[-1]
+                given += len(page)
+        # Both counts, for a run may have gone on meanwhile, or had its failed rows opened again.
+        expected = min(expected, self.counts().rows)
+        if given < expected:
+            raise damaged(f"{expected - given} of {expected} rows are missing", self._folder)
 
     def _page(
         self, reader: sqlite3.Connection, statement: str, after: int, rows_max: int, bytes_max: int
@@ -314,6 +326,12 @@ class Store:
     def _value(self, statement: str, *values: object) -> Any:
         rows = self._rows(statement, *values)
         return rows[0][0] if rows else None
+
+    def _number(self, statement: str) -> int | None:
+        value = self._value(statement)
+        if value is not None and type(value) is not int:
+            raise damaged("a number is not what was written", self._folder)
+        return value
 
     def _own_reader(self) -> sqlite3.Connection:
         with _named_faults(self._folder):
@@ -425,5 +443,7 @@ def _named_faults(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise store_failure(getattr(error, "sqlite_errorcode", 0), str(error), folder) from error
+    except UnicodeDecodeError as error:
+        raise damaged("a text is not what was written", folder) from error
     except OSError as error:
         raise folder_trouble(error, folder) from error

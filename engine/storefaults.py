@@ -10,7 +10,7 @@ from engine.core.errors import StoreFailure
 
 _STAYS = "Nothing committed before is lost"
 _DAMAGED = (
-    "The file is damaged. Take what can still be read with `engine export`, or start over with --fresh, which "
+    "The file is damaged. `engine export RUN -o -` prints the records up to the damage; --fresh starts over and "
     "moves the old state aside."
 )
 _NO_ACCESS = "Look whether the folder is still there and may be read and written by this user."

@@ -19,6 +19,7 @@ from engine.core.errors import (
     ExitCode,
     RunEffect,
 )
+from engine.settingtable import parse_max_failures
 from engine.wire.messages import Tally
 
 FAILURES_MIN = 20  # rows finished before a percentage of failures means anything
@@ -131,22 +132,3 @@ def message_of(record: bytes) -> str:
     if isinstance(error, dict):  # an openai-batch line
         return str(error.get("message", ""))
     return str(failed.get("_error", "")).partition(": ")[2]
-
-
-def parse_max_failures(text: str) -> tuple[int | None, float | None]:
-    """``"10"`` is a number of rows, ``"5%"`` a share of the finished ones, ``""`` no bound.
-
-    Raises ValueError for anything else.
-    """
-    text = text.strip()
-    if not text:
-        return None, None
-    if text.endswith("%"):
-        share = float(text[:-1]) / 100.0
-        if not 0.0 <= share <= 1.0:
-            raise ValueError(text)
-        return None, share
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number, None

@@ -51,7 +51,7 @@ IMPURE = {
     "subprocess",
 }
 REVEALS = {"handover.py", "worker/fetch.py", "credentials.py"}
-LINES_MAX = 440
+LINES_MAX = 460
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:

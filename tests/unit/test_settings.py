@@ -73,6 +73,7 @@ def test_files_named_in_a_job_file_are_found_beside_it(tmp_path: Path) -> None:
         ({"schema": "no-such-file.json"}, "no-such-file.json"),
         ({"fresh": True, "retry_failed": True}, "--fresh"),
         ({"durability": "never"}, "--durability"),
+        ({"max_failures": "200%"}, "--max-failures"),
         ({"output": "out.xyz"}, "out.xyz"),
     ],
 )

@@ -3,9 +3,10 @@
 import pytest
 from jobs import job
 
-from engine.coordinator.stops import Stops, message_of, parse_max_failures
+from engine.coordinator.stops import Stops, message_of
 from engine.core.commit import OutcomeRow
 from engine.core.errors import ErrorKind, ExitCode
+from engine.settingtable import parse_max_failures
 from engine.wire.messages import Tally
 
 
