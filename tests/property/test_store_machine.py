@@ -18,6 +18,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """A new store and an empty model."""
         self.place = Path(tempfile.mkdtemp(prefix="store-machine-"))
         self.folder = self.place / "run"
         self.store = Store.open(self.folder, durability="os")
@@ -105,6 +109,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from([None, "timeout", "poison"]))
     def forget_failed(self, kind: str | None) -> None:
+        self.settle()  # a run forgets failures at its start, when no lease is open any more
         forgotten = [row for row in self.done.values() if not row.ok and kind in (None, row.kind)]
         assert self.store.forget_failed(kind) == len(forgotten)
         for row in forgotten:
@@ -112,20 +117,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.spent[0] += row.attempts
             self.spent[1] += max(0, row.tokens_in)
             self.spent[2] += row.tokens_out
-            for (
-                rows
-            ) in self.leases.values():  # a lease that is still open does not hold a row that was finished
-                rows.discard(row.row)
         if forgotten:
             self.is_finished = False
-            # On disk such a lease still names the row: a run forgets failures at its start, with no lease open.
-            self.recover()
-
-    @rule()
-    def recover(self) -> None:
-        self.store.recover()
-        self.leases = {}
-        self.in_doubt = self.store.in_doubt_total()
 
     @rule(durability=st.sampled_from(["os", "fsync"]))
     def restart(self, durability: str) -> None:
@@ -165,9 +158,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert aside is not None
         with Store.view(aside) as old:
             self.agrees(old)
-        kept = self.place
-        self.__init__()  # type: ignore[misc]
-        shutil.rmtree(kept)
+        shutil.rmtree(self.place)
+        self.begin()
 
     # --- what must hold -------------------------------------------------------------------------------------
 
