@@ -70,6 +70,16 @@ def test_outcomes_come_back_by_row_whatever_order_they_were_committed_in(
         assert list(store.records()) == [outcome(row).record for row in (0, 3, 4, 5)]
 
 
+@pytest.mark.parametrize(("durability", "level"), [("fsync", 2), ("os", 1)])  # SQLite: 2 is FULL, 1 is NORMAL
+def test_every_commit_is_synced_unless_the_user_asked_otherwise(
+    folder: Path, durability: str, level: int
+) -> None:
+    with Store.open(folder, durability=durability) as store:
+        assert store._writer is not None
+        assert store._writer.execute("PRAGMA synchronous").fetchone() == (level,)
+        assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 @pytest.mark.parametrize("count", [1, 4, 63, 64, 65, 85, 149])
 def test_groups_of_every_size_are_written_whole(store: Store, count: int) -> None:
     store.apply([finished(*range(count))])

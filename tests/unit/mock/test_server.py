@@ -1,0 +1,182 @@
+"""The mock provider on a socket: answers, order, faults, and the log that is the tests' witness."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from engine.mock.answers import expected_answer
+from engine.mock.server import MockServer
+from engine.mock.settings import MockSettings, parse_fault
+
+Parsed = tuple[int, dict[str, str], bytes]
+
+
+async def exchange(port: int, *requests: bytes) -> list[Parsed]:
+    """Send requests on one connection, all at once, and read as many replies."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"".join(requests))
+    replies = []
+    try:
+        for _ in requests:
+            replies.append(await read_reply(reader))
+    finally:
+        writer.close()
+    return replies
+
+
+async def read_reply(reader: asyncio.StreamReader) -> Parsed:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    status = int(head.split(" ")[1])
+    headers = {
+        k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head.split("\r\n")[1:] if line)
+    }
+    if headers.get("transfer-encoding") == "chunked":
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+    else:
+        body = await reader.readexactly(int(headers["content-length"]))
+    return status, headers, body
+
+
+def post(path: str, body: dict[str, Any], header: str = "") -> bytes:
+    data = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{header}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def chat(text: str, **more: Any) -> bytes:
+    return post(
+        "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+    )
+
+
+def served(settings: MockSettings, *requests: bytes) -> tuple[list[Parsed], dict[str, Any]]:
+    async def run() -> tuple[list[Parsed], dict[str, Any]]:
+        async with MockServer(settings) as server:
+            replies = await asyncio.wait_for(exchange(server.port, *requests), 10)
+            return replies, server.stats()
+
+    return asyncio.run(run())
+
+
+def test_an_answer_depends_on_its_prompt_and_on_nothing_else() -> None:
+    replies, _ = served(MockSettings(), chat("one"), chat("two"), chat("one"))
+    texts = [json.loads(body)["choices"][0]["message"]["content"] for _, _, body in replies]
+    assert texts == [expected_answer("one"), expected_answer("two"), expected_answer("one")]
+
+
+def test_pipelined_requests_are_answered_in_order_whatever_their_latency() -> None:
+    prompts = [f"row {n}" for n in range(20)]
+    replies, _ = served(MockSettings(latency="uniform:1:30"), *(chat(prompt) for prompt in prompts))
+    texts = [json.loads(body)["choices"][0]["message"]["content"] for _, _, body in replies]
+    assert texts == [expected_answer(prompt) for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("/v1/responses", {"model": "m", "input": "hi"}, ["output"]),
+        ("/v1/embeddings", {"model": "m", "input": "hi"}, ["data", 0, "embedding"]),
+        ("/v1/completions", {"model": "m", "prompt": "hi"}, ["choices", 0, "text"]),
+        (
+            "/v1/messages",
+            {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]},
+            ["content"],
+        ),
+        (
+            "/api/chat",
+            {"model": "m", "stream": False, "messages": [{"role": "user", "content": "hi"}]},
+            ["message"],
+        ),
+        ("/api/embed", {"model": "m", "input": "hi"}, ["embeddings", 0]),
+        (
+            "/openai/deployments/d/chat/completions?api-version=1",
+            {"messages": [{"role": "user", "content": "hi"}]},
+            ["choices", 0, "message"],
+        ),
+    ],
+)
+def test_every_api_answers_in_its_own_shape(path: str, body: dict[str, Any], where: list[Any]) -> None:
+    replies, _ = served(MockSettings(), post(path, body))
+    status, _, data = replies[0]
+    assert status == 200
+    value = json.loads(data)
+    for part in where:
+        value = value[part]
+    assert value
+
+
+def test_a_stream_ends_with_done_and_holds_the_whole_answer() -> None:
+    replies, _ = served(MockSettings(), chat("hi", stream=True))
+    frames = [line[6:] for line in replies[0][2].decode().split("\n\n") if line]
+    assert frames[-1] == "[DONE]"
+    text = "".join(json.loads(frame)["choices"][0]["delta"].get("content", "") for frame in frames[:-1])
+    assert text == expected_answer("hi")
+
+
+def test_an_answer_to_a_schema_fits_it() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "label": {"enum": ["a", "b"]},
+            "score": {"type": "integer", "minimum": 3, "maximum": 5},
+        },
+        "required": ["label", "score"],
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    replies, _ = served(MockSettings(), chat("hi", response_format=shape))
+    answer = json.loads(json.loads(replies[0][2])["choices"][0]["message"]["content"])
+    assert answer["label"] in ("a", "b")
+    assert 3 <= answer["score"] <= 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [("429", 429), ("503", 503), ("html502", 502), ("insufficient_quota", 429)]
+)
+def test_a_fault_strikes_the_request_it_is_meant_for(fault: str, status: int) -> None:
+    rule = parse_fault(f"{fault},nth=2")
+    replies, stats = served(MockSettings(faults=(rule,)), chat("a"), chat("b"), chat("c"))
+    assert [reply[0] for reply in replies] == [200, status, 200]
+    assert stats["faults"] == {fault: 1}
+
+
+def test_the_log_counts_rows_repeats_and_windows() -> None:
+    _, stats = served(MockSettings(), chat("a"), chat("b"), chat("a"))
+    assert (stats["requests"], stats["rows"], stats["replies_repeated"]) == (3, 2, 1)
+    assert stats["max_in_60s"] == 3
+    assert stats["connections"] == 1
+
+
+def test_a_wrong_key_and_a_wrong_model_are_refused() -> None:
+    settings = MockSettings(api_key="right", models=("m",))
+    body = {"model": "other", "messages": [{"role": "user", "content": "x"}]}
+    replies, _ = served(
+        settings,
+        chat("a"),
+        post("/v1/chat/completions", body, "Authorization: Bearer right\r\n"),
+    )
+    assert [reply[0] for reply in replies] == [401, 404]
+
+
+def test_beyond_its_capacity_it_refuses() -> None:
+    async def run() -> list[int]:
+        async with MockServer(MockSettings(latency="100ms", capacity=3)) as server:
+            found = await asyncio.gather(*(exchange(server.port, chat(str(n))) for n in range(5)))
+            return sorted(replies[0][0] for replies in found)
+
+    assert asyncio.run(run()) == [200, 200, 200, 429, 429]
+
+
+def test_garbage_is_refused_and_the_connection_closed() -> None:
+    async def run() -> bytes:
+        async with MockServer(MockSettings()) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"\x00\x01 nonsense\r\n\r\n")
+            data = await reader.read()
+            writer.close()
+            return data
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 400")
