@@ -105,8 +105,11 @@ def test_an_idle_writer_commits_at_once_and_a_busy_one_waits_for_its_interval() 
         writer = Writer(gate, loop, on_failure=pytest.fail, interval_s=LONG_S)
         writer.submit(commit_of(0), first.set)
         await asyncio.wait_for(first.wait(), 10)
-        for row in (1, 2, 3):
+        assert gate.entered.acquire(blocking=False)
+        for row in (1, 2):
             writer.submit(commit_of(row), None)
+        assert not await loop.run_in_executor(None, gate.entered.acquire, True, 0.1)
+        writer.submit(commit_of(3), None)
         await closed(writer)  # closing ends the interval
         assert gate.groups == [[0], [1, 2, 3]]
 
