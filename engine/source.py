@@ -53,6 +53,9 @@ class Source:
             raise UsageError(f"The input {path} cannot be read: {error}.") from None
         self.columns = self._reader.columns
         self.notes = self._reader.notes
+        # Lines are read in large blocks, so the file's position says little about small files; their own bytes do.
+        self._by_lines = stream is self._raw and format_name in ("jsonl", "openai-batch")
+        self._seen_rows = self._seen_bytes = 0
         self._rows = self._numbered(iter(self._reader))
         self._peeked: list[SourceRow] = []
 
@@ -62,6 +65,13 @@ class Source:
         if self.bytes_total == 0 or self._raw.closed:
             return self.bytes_total
         return self._raw.tell()
+
+    def rows_estimate(self) -> int | None:
+        """About how many rows the whole input has, from the bytes of those seen so far; None if nothing tells."""
+        seen = self._seen_bytes if self._by_lines else self.bytes_read
+        if not seen or not self._seen_rows or not self.bytes_total:
+            return None
+        return max(self._seen_rows, int(self._seen_rows * self.bytes_total / seen))
 
     def peek(self, rows: int = 100) -> list[SourceRow]:
         """The first rows, without consuming them."""
@@ -103,6 +113,8 @@ class Source:
         try:
             for payload, line, bad in rows:
                 digest = from_bytes(blake2b(payload, digest_size=8).digest(), "big", signed=True)
+                self._seen_rows += 1
+                self._seen_bytes += len(payload) + 1
                 yield SourceRow(number, line, payload, digest, bad)
                 number += 1
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:

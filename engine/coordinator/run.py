@@ -229,19 +229,15 @@ class _Runner:
                     if child.process is not None
                 ]
             ),
-            rows_guess=self._rows_guess(session),
+            rows_guess=self._rows_guess(),
         )
         self._live.write(snapshot)
         self._progress.update(snapshot)
 
-    def _rows_guess(self, session: Session) -> int | None:
+    def _rows_guess(self) -> int | None:
         """Rows of the whole input, from how much of its bytes the rows so far took."""
-        source = self._plan.source
-        read, total, rows = source.bytes_read, source.bytes_total, session.rows_read
-        if not rows or not read or not total:
-            return None
-        guess = int(rows * total / read)
-        return min(guess, self._job.rows) if self._job.rows is not None else guess
+        guess = self._plan.source.rows_estimate()
+        return guess if guess is None or self._job.rows is None else min(guess, self._job.rows)
 
     # --- after it -----------------------------------------------------------------------------------------
 
@@ -303,11 +299,12 @@ class _Runner:
 
     def _extrapolation(self, ended: Ended, seconds: float) -> dict[str, int | float] | None:
         """With --rows: what the whole input would take, from the bytes that the rows so far took."""
-        source, metrics = self._plan.source, self._metrics
+        metrics = self._metrics
         done = metrics.ok + metrics.failed
-        if self._job.rows is None or not ended.rows_read or not done or not source.bytes_read:
+        estimate = self._plan.source.rows_estimate()
+        if self._job.rows is None or not done or estimate is None:
             return None
-        rows = max(ended.rows_read, int(ended.rows_read * source.bytes_total / source.bytes_read))
+        rows = max(ended.rows_read, estimate)
         times = rows / done
         return {
             "rows": rows,

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections import deque
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from engine.core.concurrency import Concurrency
@@ -246,7 +247,8 @@ class Worker:
 
     async def _serve(self, slot: Slot) -> None:
         """A slot's life: send, hand over what came, park until there is more."""
-        time = self._loop.time
+        # The loop's own time is that of its iteration, in whole milliseconds with uvloop.
+        time = monotonic
         send = self._fetcher.send
         while True:
             run = slot.run
@@ -261,7 +263,7 @@ class Worker:
             self._landed(run, result, started)
 
     def _landed(self, run: RowRun, result: Reply | Failure, started: float) -> None:
-        now = self._loop.time()
+        now = monotonic()
         self._in_flight -= 1
         self._engaged -= 1
         run.latency_ms = (now - started) * 1000.0

@@ -18,7 +18,10 @@ pytestmark = pytest.mark.slow
 
 SCHEMA = {
     "type": "object",
-    "properties": {"label": {"enum": ["good", "bad"]}, "score": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "properties": {
+        "label": {"enum": ["good", "bad"]},
+        "score": {"type": "integer", "minimum": 0, "maximum": 9},
+    },
     "required": ["label", "score"],
     "additionalProperties": False,
 }
@@ -55,7 +58,11 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_and_then_fails_its_row(t
 
 def test_a_column_of_messages_is_sent_as_a_conversation(tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "x"}]
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "x"},
+    ]
     source.write_text(json.dumps({"chat": turns}) + "\n" + json.dumps({"chat": "no list"}) + "\n")
     with MockProcess() as mock:
         summary = Run(
@@ -73,8 +80,17 @@ def test_batch_lines_come_back_as_batch_lines_in_input_order(tmp_path: Path) -> 
             body = {"model": "m", "messages": [{"role": "user", "content": f"row {number}"}]}
             line = {"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
             file.write(json.dumps(line) + "\n")
-    with MockProcess(MockSettings(latency="uniform:1:40", faults=(parse_fault("400,match=row 7\""),))) as mock:
-        flags = ("run", str(source), "-o", str(output), "--base-url", mock.base_url, "--json", "--no-progress")
+    with MockProcess(MockSettings(latency="uniform:1:40", faults=(parse_fault('400,match=row 7"'),))) as mock:
+        flags = (
+            "run",
+            str(source),
+            "-o",
+            str(output),
+            "--base-url",
+            mock.base_url,
+            "--json",
+            "--no-progress",
+        )
         summary = Run(*flags).summary()
     assert (summary["ok"], summary["failed"]) == (19, 1)
     records = read_rows(output)
@@ -112,7 +128,7 @@ def test_meta_columns_say_what_a_row_took(tmp_path: Path) -> None:
         Run(*ask_flags(mock.base_url, source, output, "--meta")).summary()
     records = read_rows(output)
     assert sum(record["_attempts"] for record in records) == 4
-    assert all(record["_tokens_in"] > 0 and record["_model"] == "m" for record in records)
+    assert all(record["_tokens_in"] > 0 and record["_model"] == "mock" for record in records)
 
 
 def test_too_few_open_files_lower_what_is_in_flight_with_a_warning(tmp_path: Path) -> None:
@@ -124,7 +140,11 @@ def test_too_few_open_files_lower_what_is_in_flight_with_a_warning(tmp_path: Pat
     with MockProcess(MockSettings(latency="20ms")) as mock:
         flags = ask_flags(mock.base_url, source, output, "--procs", "2", "--in-flight", "500")
         done = subprocess.run(
-            [sys.executable, "-m", "engine", *flags], preexec_fn=few_files, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "engine", *flags],
+            preexec_fn=few_files,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         stats = mock.stats()
     assert done.returncode == 0, done.stderr
