@@ -132,17 +132,18 @@ class CellReader:
         self._feed.begin()
         try:
             return next(self._strict)
-        except csv.Error as error:
+        except csv.Error:
             if len(self._feed.record) > 1:
                 raise _Torn("a quote is opened and not closed where a cell ends") from None
-            return self._forgiven(str(error))
+            return self._forgiven()
 
-    def _forgiven(self, reason: str) -> list[str]:
+    def _forgiven(self) -> list[str]:
         # A record on one line may be as sloppy as it likes ("a" b,c), as long as its quotes end on that line.
         text = self._feed.record[0][1].decode("utf-8", "surrogateescape")
         try:
             cells = next(csv.reader([text + "\n"], delimiter=self._delimiter))
-        except csv.Error:
+        except csv.Error as error:
+            reason = "a carriage return in a cell without quotes" if "\r" in text.rstrip("\r") else str(error)
             raise _Torn(reason) from None
         if cells and cells[-1].endswith("\n"):
             raise _Torn("a quote is opened and never closed")
@@ -175,7 +176,7 @@ class CellReader:
     def _fit(self, cells: list[str], width: int) -> None:
         """Make the cells as many as the header has. Raises _Torn where it would be a guess."""
         lines = len(self._feed.record)
-        mismatch = f"{len(cells)} cells where the header has {width}"
+        mismatch = f"{len(cells)} cell{'' if len(cells) == 1 else 's'} where the header has {width}"
         if lines > 1:
             raise _Torn(f"a record over {lines} lines has {mismatch}; probably a quote that is not closed")
         if self._feed.record[0][0] <= self._feed.doubtful_to:
