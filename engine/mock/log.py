@@ -118,10 +118,10 @@ class TruthLog:
                 if replies == 2:
                     self.rows_repeated += 1
 
-    def gave_up(self) -> None:
-        """Record that a request's connection ended before its reply was out."""
-        self.in_flight -= 1
-        self.abandoned += 1
+    def gave_up(self, count: int) -> None:
+        """Record that a connection ended with ``count`` requests unanswered."""
+        self.in_flight -= count
+        self.abandoned += count
 
     def struck(self, fault: str) -> None:
         """Record that a fault was played."""

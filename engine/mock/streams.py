@@ -1,14 +1,13 @@
 """Streamed answers: the pieces of server-sent events, or of JSON lines, for each API.
 
 Rules of this file:
-1. A stream is three lists of pieces: those before the text, those of the text, those after it. When they
-   are sent is the server's business.
+1. A stream is a list of pieces; the first ``LEAD`` of them carry no text and go out with the headers.
+   When they are sent is the server's business.
 2. Event order and names follow the providers' streaming references.
 """
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from engine.mock.answers import prompt_id
 from engine.mock.questions import Question
@@ -31,14 +30,6 @@ _TOKEN = re.compile(r"\S+\s*|\s+")
 _WORD_CHARS = 4  # a piece holds about one token
 
 
-class Pieces(NamedTuple):
-    """A whole stream: what comes before the text, a piece for about each token, and what closes it."""
-
-    lead: list[bytes]
-    text: list[bytes]
-    tail: list[bytes]
-
-
 def text_pieces(text: str) -> list[str]:
     """The text cut at words, long ones further, so that a piece is about a token."""
     pieces: list[str] = []
@@ -47,7 +38,7 @@ def text_pieces(text: str) -> list[str]:
     return pieces
 
 
-def chat(question: Question, said: Spoken) -> Pieces:
+def chat(question: Question, said: Spoken) -> list[bytes]:
     """Chunks of a chat completion; usage in a chunk of its own, without choices, where it was asked for."""
     usage_field = b',"usage":null' if question.stream_usage else b""
     front = b'data: {"id":"chatcmpl-%b","object":"chat.completion.chunk","created":%d,"model":%b,' % (
@@ -56,15 +47,14 @@ def chat(question: Question, said: Spoken) -> Pieces:
         model_json(question.model),
     )
     name = b"refusal" if said.finish == "refusal" else b"content"
-    lead = _choice(front, b'{"role":"assistant","content":"","refusal":null}', b"null", usage_field)
-    text = [
-        _choice(front, b'{"%b":%b}' % (name, encode_json(piece)), b"null", usage_field)
-        for piece in text_pieces(said.text)
-    ]
-    tail = [_choice(front, b"{}", b'"%b"' % FINISH_CHAT[said.finish], usage_field)]
+    frames = [_choice(front, b'{"role":"assistant","content":"","refusal":null}', b"null", usage_field)]
+    for piece in text_pieces(said.text):
+        frames.append(_choice(front, b'{"%b":%b}' % (name, encode_json(piece)), b"null", usage_field))
+    frames.append(_choice(front, b"{}", b'"%b"' % FINISH_CHAT[said.finish], usage_field))
     if question.stream_usage:
-        tail.append(b'%b"choices":[],"usage":%b}\n\n' % (front, usage_chat(said)))
-    return Pieces([lead], text, [*tail, DONE])
+        frames.append(b'%b"choices":[],"usage":%b}\n\n' % (front, usage_chat(said)))
+    frames.append(DONE)
+    return frames
 
 
 def _choice(front: bytes, delta: bytes, finish: bytes, usage_field: bytes) -> bytes:
@@ -76,7 +66,7 @@ def _choice(front: bytes, delta: bytes, finish: bytes, usage_field: bytes) -> by
     )
 
 
-def responses_events(question: Question, said: Spoken) -> Pieces:
+def responses_events(question: Question, said: Spoken) -> list[bytes]:
     """Named events of a response with sequence numbers; usage stands in the last one."""
     whole = responses(question, said)
     begun = (
@@ -100,10 +90,8 @@ def responses_events(question: Question, said: Spoken) -> Pieces:
         (b"response.output_item.added", b'"output_index":0,"item":%b' % opened),
         (b"response.content_part.added", b'%b,"part":%b' % (place, empty)),
     ]
-    lead = len(events)
     for piece in text_pieces(said.text):
         events.append((b"response.%b.delta" % kind, b'%b,"delta":%b' % (place, encode_json(piece))))
-    tail = len(events)
     events += [
         (b"response.%b.done" % kind, b'%b,"%b":%b' % (place, field, encode_json(said.text))),
         (b"response.content_part.done", b'%b,"part":%b' % (place, part)),
@@ -111,59 +99,59 @@ def responses_events(question: Question, said: Spoken) -> Pieces:
     ]
     last = b"response.incomplete" if said.finish in ("length", "filter") else b"response.completed"
     events.append((last, b'"response":%b' % whole))
-    sent = [
+    return [
         b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (name, name, number, fields)
         for number, (name, fields) in enumerate(events)
     ]
-    return Pieces(sent[:lead], sent[lead:tail], sent[tail:])
 
 
-def messages(question: Question, said: Spoken) -> Pieces:
+def messages(question: Question, said: Spoken) -> list[bytes]:
     """Anthropic's events; the usage in ``message_delta`` is cumulative, and there is no ``[DONE]``."""
     started = (
         b'"message":{"id":"msg_%b","type":"message","role":"assistant","model":%b,"content":[],"stop_reason":null,'
         b'"stop_sequence":null,"usage":{"input_tokens":%d,"cache_creation_input_tokens":0,'
         b'"cache_read_input_tokens":0,"output_tokens":1}}'
     ) % (prompt_id(question.text).encode(), model_json(question.model), said.tokens_in)
-    lead, text, tail = [_event(b"message_start", started)], [], []
+    events = [(b"message_start", started)]
     if said.finish not in ("refusal", "filter"):
-        lead.append(_event(b"content_block_start", b'"index":0,"content_block":{"type":"text","text":""}'))
-        lead.append(_event(b"ping", b""))
+        events.append((b"content_block_start", b'"index":0,"content_block":{"type":"text","text":""}'))
+        events.append((b"ping", b""))
         for piece in text_pieces(said.text):
             delta = b'"index":0,"delta":{"type":"text_delta","text":%b}' % encode_json(piece)
-            text.append(_event(b"content_block_delta", delta))
-        tail.append(_event(b"content_block_stop", b'"index":0'))
+            events.append((b"content_block_delta", delta))
+        events.append((b"content_block_stop", b'"index":0'))
     stopped = b'"delta":{"stop_reason":"%b","stop_sequence":null},"usage":{"output_tokens":%d}' % (
         FINISH_MESSAGES[said.finish],
         said.tokens_out,
     )
-    tail += [_event(b"message_delta", stopped), _event(b"message_stop", b"")]
-    return Pieces(lead, text, tail)
+    events += [(b"message_delta", stopped), (b"message_stop", b"")]
+    return [_event(name, fields) for name, fields in events]
 
 
 def _event(name: bytes, fields: bytes) -> bytes:
     return b'event: %b\ndata: {"type":"%b"%b}\n\n' % (name, name, b"," + fields if fields else b"")
 
 
-def _ollama(api: str) -> Callable[[Question, Spoken], Pieces]:
-    def lines(question: Question, said: Spoken) -> Pieces:
+def _ollama(api: str) -> Callable[[Question, Spoken], list[bytes]]:
+    def lines(question: Question, said: Spoken) -> list[bytes]:
         front = b'{"model":%b,"created_at":"2026-01-01T00:00:00Z",' % model_json(question.model)
         pieces = [
             b'%b%b,"done":false}\n' % (front, ollama_piece(api, piece)) for piece in text_pieces(said.text)
         ]
-        return Pieces([], pieces, [b"%b%b,%b}\n" % (front, ollama_piece(api, ""), ollama_end(said))])
+        return [*pieces, b"%b%b,%b}\n" % (front, ollama_piece(api, ""), ollama_end(said))]
 
     return lines
 
 
-# API -> its stream, and the piece that reports an error in mid-stream.
-STREAMS: dict[str, Callable[[Question, Spoken], Pieces]] = {
+# API -> its pieces, how many of the first carry no text, and the piece that reports an error in mid-stream.
+STREAMS: dict[str, Callable[[Question, Spoken], list[bytes]]] = {
     "chat": chat,
     "responses": responses_events,
     "messages": messages,
     "ollama_chat": _ollama("ollama_chat"),
     "ollama_generate": _ollama("ollama_generate"),
 }
+LEAD: dict[str, int] = {"chat": 1, "responses": 4, "messages": 3, "ollama_chat": 0, "ollama_generate": 0}
 ERROR_PIECE: dict[str, bytes] = {
     "chat": b'data: {"error":{"message":"The server had an error","type":"server_error","code":null}}\n\n',
     "responses": b'event: error\ndata: {"type":"error","code":"server_error","message":"The server had an error",'
