@@ -107,7 +107,11 @@ class Brain:
             )
         if settings.capacity and log.in_flight > settings.capacity:
             return error_reply(shape, settings.capacity_status)
-        return self._speak(route, question, levels)
+        good = self._speak(route, question, levels)
+        if route.style == "anthropic" and self._quota:
+            # Output counts as it is produced (Anthropic's rate-limit documentation).
+            self._quota.settle(now, good.tokens_out)
+        return good
 
     def _speak(self, route: Route, question: Question, levels: bytes) -> Reply:
         settings = self.settings
@@ -126,7 +130,9 @@ class Brain:
         self.log.tokens_in += said.tokens_in
         self.log.tokens_out += said.tokens_out
         if not question.stream or route.api not in streams.STREAMS:
-            return whole(200, JSON, SPEAKERS[route.api](question, said), extra)
+            reply = whole(200, JSON, SPEAKERS[route.api](question, said), extra)
+            reply.tokens_out = said.tokens_out
+            return reply
         lines = route.style == "ollama"
         pieces = [replies.chunk(piece) for piece in streams.STREAMS[route.api](question, said)]
         step_s = 1.0 / settings.tokens_per_s if settings.tokens_per_s else 0.0

@@ -76,7 +76,10 @@ def struck(rule: FaultRule, good: Reply, shape: str, draw: int) -> Reply:
         )
     maker = _MAKERS.get(name)
     if maker is not None:
-        return maker(rule, good, shape)
+        reply = maker(rule, good, shape)
+        if name in _NO_ANSWER:
+            reply.full = False  # a 200 that answers nothing is not what a row was billed for
+        return reply
     if name == "usage":
         return _with_usage(good, rule.value.encode() or _USAGES[draw % len(_USAGES)])
     return good  # freeze and brownout change the time, not the reply
@@ -230,6 +233,7 @@ def _sse_cut(rule: FaultRule, good: Reply, shape: str) -> Reply:
     return Reply(good.status, good.data, rest=iter(kept), step_s=good.step_s, end=End.CLOSE)
 
 
+_NO_ANSWER = frozenset(("malformed", "empty", "wrong200", "array200", "refusal", "content_filter"))
 _MAKERS = {
     "html502": _html502,
     "reset": _reset,

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, cast
 
@@ -17,6 +18,7 @@ import httptools
 import msgspec
 
 from engine.mock.brain import Brain
+from engine.mock.log import Record
 from engine.mock.questions import Route, route_of
 from engine.mock.refusals import error_reply
 from engine.mock.replies import JSON, LINES, End, Reply, whole
@@ -53,6 +55,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._auth = b""
+        self._key = b""
         self._body: list[bytes] = []
         self._size = 0
         self._waiting: deque[_Pending] = deque()
@@ -87,7 +90,7 @@ class _Connection(asyncio.Protocol):
     # --- httptools ----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._url = self._auth = b""
+        self._url = self._auth = self._key = b""
         self._body.clear()
         self._size = 0
 
@@ -97,6 +100,8 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) in (13, 9, 7) and name.lower() in (b"authorization", b"x-api-key", b"api-key"):
             self._auth = value
+        elif len(name) == 15 and name.lower() == b"idempotency-key":
+            self._key = value
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -117,6 +122,18 @@ class _Connection(asyncio.Protocol):
             self._queue(error_reply("openai", 413, "The request body is too large"), 0.0, None)
             return
         reply, wait_s, row = server.brain.answer(route, path.decode("latin-1"), body, self._auth, now)
+        if not self._parser.should_keep_alive() and reply.end is End.KEEP:
+            reply = replace(reply, end=End.CLOSE)
+        log = server.brain.log
+        if log.records is not None:
+            method = self._parser.get_method().decode("latin-1")
+            name = "" if row is None else f"{row:016x}"
+            key = self._key.decode("latin-1")
+            log.keep(
+                Record(
+                    log.requests, now, id(self), method, path.decode("latin-1"), name, key, 0, reply.status
+                )
+            )
         self._queue(reply, wait_s, row)
 
     # --- replies ------------------------------------------------------------------------------------------

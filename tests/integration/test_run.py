@@ -141,6 +141,19 @@ def test_trouble_of_every_kind_is_retried_and_ends_well(tmp_path: Path) -> None:
     assert_whole(output, 300)
 
 
+def test_a_retried_call_keeps_its_idempotency_key_and_every_row_has_its_own(tmp_path: Path) -> None:
+    source, output = write_rows(tmp_path / "in.jsonl", 30), tmp_path / "out.jsonl"
+    with MockProcess(MockSettings(log=True, faults=(parse_fault("500,attempts=1"),))) as mock:
+        Run(*ask_flags(mock.base_url, source, output, "--procs", "2")).summary()
+        records = mock.log()
+    keys = {record["row"]: set() for record in records}
+    for record in records:
+        keys[record["row"]].add(record["key"])
+    assert len(records) == 60
+    assert all(len(found) == 1 for found in keys.values())
+    assert len({key for found in keys.values() for key in found}) == 30
+
+
 def test_what_cannot_pass_is_not_retried_and_keeps_its_place(tmp_path: Path) -> None:
     source, output = write_rows(tmp_path / "in.jsonl", 50), tmp_path / "out.jsonl"
     faults = (parse_fault("400,match=row 7 says"), parse_fault("content_filter_400,match=row 9 says"))

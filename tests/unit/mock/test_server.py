@@ -8,7 +8,7 @@ import pytest
 
 from engine.mock.answers import expected_answer
 from engine.mock.server import MockServer
-from engine.mock.settings import MockSettings, parse_fault
+from engine.mock.settings import MockSettings, QuotaSettings, parse_fault
 
 Parsed = tuple[int, dict[str, str], bytes]
 
@@ -180,3 +180,28 @@ def test_garbage_is_refused_and_the_connection_closed() -> None:
             return data
 
     assert asyncio.run(run()).startswith(b"HTTP/1.1 400")
+
+
+def test_a_200_that_answers_nothing_is_not_counted_as_an_answer_to_its_row() -> None:
+    rule = parse_fault("malformed,nth=1")
+    _, stats = served(MockSettings(faults=(rule,)), chat("a"), chat("a"))
+    assert stats["replies_repeated"] == 0
+
+
+def test_the_record_of_a_request_has_its_idempotency_key() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+    async def run() -> list[dict[str, Any]]:
+        async with MockServer(MockSettings(log=True)) as server:
+            await exchange(server.port, post("/v1/chat/completions", body, "Idempotency-Key: k-1\r\n"))
+            (_, _, data), *_ = await exchange(server.port, b"GET /log HTTP/1.1\r\nHost: x\r\n\r\n")
+            return [json.loads(line) for line in data.splitlines()]
+
+    assert [record["key"] for record in asyncio.run(run())] == ["k-1"]
+
+
+def test_output_counts_against_a_limit_on_output() -> None:
+    body = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "x"}]}
+    limit = QuotaSettings(output_tpm=10)
+    replies, _ = served(MockSettings(quota=(limit,)), *(post("/v1/messages", body) for _ in range(2)))
+    assert [reply[0] for reply in replies] == [200, 429]
