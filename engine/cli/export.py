@@ -20,7 +20,9 @@ _EXAMPLES = """Examples:
 def export_command(
     run: Annotated[str, typer.Argument(help="The output's path, or the state folder.")],
     output: Annotated[str, typer.Option("--output", "-o", help="File to write; - is standard output.")],
-    output_format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet or openai-batch.")] = None,
+    output_format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, parquet or openai-batch.")
+    ] = None,
 ) -> int:
     """Write the finished rows of a run, in input order."""
     import sys

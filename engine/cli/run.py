@@ -75,8 +75,12 @@ def run_command(
     retries: Annotated[str | None, typer.Option(help="Repeats per row, re-asks included (5).")] = None,
     max_failures: Annotated[str | None, typer.Option(help="N or P%: stop when more rows fail.")] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the key.")] = None,
-    input_format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet or openai-batch.")] = None,
-    output_format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet or openai-batch.")] = None,
+    input_format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, parquet or openai-batch.")
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, parquet or openai-batch.")
+    ] = None,
     rows: Annotated[str | None, typer.Option(help="Only the first N rows, and an estimate for all.")] = None,
     fresh: Annotated[
         bool | None, typer.Option("--fresh", help="Start over; the old state is moved aside.")

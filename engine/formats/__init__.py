@@ -9,6 +9,7 @@ from engine.formats.base import Format
 FORMATS: dict[str, str] = {
     "jsonl": "engine.formats.jsonl:JSONL",
     "csv": "engine.formats.csv:CSV",
+    "tsv": "engine.formats.csv:TSV",
     "parquet": "engine.formats.parquet:PARQUET",
     "openai-batch": "engine.formats.openai_batch:OPENAI_BATCH",
 }

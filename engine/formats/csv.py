@@ -261,11 +261,11 @@ class ColumnSurvey:
 class Cells:
     """The format, with one delimiter."""
 
-    name = "csv"
-    endings: tuple[str, ...] = (".csv", ".tsv")
     text = True
 
-    def __init__(self, delimiter: str) -> None:
+    def __init__(self, name: str, delimiter: str) -> None:
+        self.name = name
+        self.endings: tuple[str, ...] = (f".{name}",)
         self._delimiter = delimiter
 
     def reader(self, stream: BinaryIO, *, row_bytes_max: int) -> Reader:
@@ -298,5 +298,5 @@ def unique_names(names: list[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-CSV = Cells(",")
-TSV = Cells("\t")
+CSV = Cells("csv", ",")
+TSV = Cells("tsv", "\t")

@@ -22,6 +22,7 @@ ROWS: list[dict[str, Any]] = [
     {"text": "", "n": 5},
 ]
 NAMES = list(FORMATS)
+_NOT_UTF8 = {"csv": b"\xff\xfe,1", "tsv": b"\xff\xfe\t1"}
 
 
 def encoded(rows: list[dict[str, Any]]) -> list[bytes]:
@@ -31,7 +32,7 @@ def encoded(rows: list[dict[str, Any]]) -> list[bytes]:
 def written(folder: Path, name: str, rows: list[dict[str, Any]], ending: str = "") -> Path:
     path = folder / f"file{format_named(name).endings[0] if format_named(name).endings else '.jsonl'}{ending}"
     records = encoded(rows)
-    columns = tuple(rows[0]) if name == "csv" else ()
+    columns = tuple(rows[0]) if name in ("csv", "tsv") else ()
     publish(lambda: records, str(path), name, columns=columns, notes={}, escape_cells=False)
     return path
 
@@ -90,9 +91,7 @@ def test_a_row_over_the_cap_is_one_bad_row(tmp_path: Path, name: str) -> None:
 def test_bytes_that_are_not_utf8_are_one_bad_row(tmp_path: Path, name: str) -> None:
     good = written(tmp_path, name, [ROWS[0], ROWS[4]]).read_bytes().split(b"\n")
     path = tmp_path / "bad"
-    path.write_bytes(
-        b"\n".join([*good[:-2], b'{"text": "\xff\xfe"}' if name != "csv" else b"\xff\xfe,1", *good[-2:]])
-    )
+    path.write_bytes(b"\n".join([*good[:-2], _NOT_UTF8.get(name, b'{"text": "\xff\xfe"}'), *good[-2:]]))
     source = Source(str(path), name, row_bytes_max=CAP)
     rows = list(source)
     source.close()

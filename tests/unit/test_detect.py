@@ -15,6 +15,7 @@ from engine.formats.detect import by_content, detect
         ("a.ndjson.gz", ("jsonl", True)),
         ("A.CSV", ("csv", False)),
         ("a.csv.gz", ("csv", True)),
+        ("a.tsv", ("tsv", False)),
         ("a.parquet", ("parquet", False)),
     ],
 )

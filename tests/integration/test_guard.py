@@ -1,0 +1,63 @@
+"""Where no kernel tells a worker of its coordinator's death, the missing beats do."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+from jobs import job
+
+from engine.core.model import Target
+from engine.handover import WorkerSettings, encode_handover
+from engine.launchers.local import LocalLauncher
+from engine.mock.settings import MockSettings
+from engine.mock.spawn import MockProcess
+from engine.wire.link import Hub
+from engine.wire.messages import Beat, Hello, Lease, Message, RowLine, Welcome
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_worker_without_beats_sends_nothing_more_and_exits_within_two_seconds(tmp_path: Path) -> None:
+    with MockProcess(MockSettings(latency="20ms")) as mock:
+        asyncio.run(silence(mock, tmp_path))
+
+
+async def silence(mock: MockProcess, folder: Path) -> None:
+    loop = asyncio.get_running_loop()
+    hub = Hub(folder / "c", message_bytes_max=1_000_000)
+    peers: list[bytes] = []
+
+    def heard(peer: bytes, message: Message) -> None:
+        if isinstance(message, Hello):
+            peers.append(peer)
+            hub.send(peer, Welcome(in_flight=1, gate=-1))
+
+    hub.listen(loop, heard)
+    made = job(target=Target(provider="openai", base_url=mock.base_url, model="m"))
+    settings = WorkerSettings(
+        job=made, slot=0, run_id="r", token="t", socket=str(folder / "c"), parent_pid=os.getpid(), guard_s=0.5
+    )
+    process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ()))
+    try:
+        while not peers:
+            await asyncio.sleep(0.02)
+        rows = [RowLine(number, number, b'{"text": "row %d"}' % number) for number in range(1000)]
+        hub.send(peers[0], Lease(lease=1, rows=rows))
+        for _ in range(8):
+            hub.send(peers[0], Beat())
+            await asyncio.sleep(0.1)
+        last_beat = time.monotonic()
+        while process.poll() is None and time.monotonic() - last_beat < 4.0:
+            await asyncio.sleep(0.02)
+        exited_s = time.monotonic() - last_beat
+        stats = await asyncio.to_thread(mock.stats)
+        assert exited_s < 2.0
+        assert stats["requests"] > 5
+        assert stats["last_s"] - last_beat < 0.55
+    finally:
+        process.kill()
+        process.wait(2.0)
+        process.close()
+        hub.close()
