@@ -2,12 +2,15 @@
 
 Rules of this file:
 1. A reader of the output's name sees the old file or the new one, never half of one.
-2. The output belongs to the user: it gets the mode that any new file of theirs gets.
+2. The output belongs to the user: a new file gets the mode that any new file of theirs gets, one that is
+   replaced keeps its mode, and a symbolic link stays one. Until it appears nobody else can read it.
+3. Only regular files are replaced: a device or a pipe under the output's name is refused.
 """
 
 import gzip
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -20,6 +23,7 @@ from engine.formats.base import Format, UnknownColumn, Writer
 
 BATCH = 512
 GZIP_LEVEL = 6
+PASSES_MAX = 5  # a running run that is exported may bring forth new columns between two passes
 
 
 class ReaderLeft(EngineError):
@@ -38,10 +42,18 @@ def check_output(output: str, state: str, source: str) -> None:
         )
     if path.is_dir():
         raise UsageError(f"The output {output} is a folder. Give a file's name.")
+    if path.exists():
+        if not path.is_file():
+            raise UsageError(
+                f"The output {output} is a device or a pipe. Give a file's name, or - to stream."
+            )
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"The output {output} exists and is read-only. Give another name.")
     if source and source != "-" and path.exists() and Path(source).exists() and path.samefile(source):
         raise UsageError(
             f"The output {output} is the input. Give another name: inputs are never overwritten."
         )
+    folder = Path(os.path.realpath(path)).parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"The output's folder {folder} is not writable.")
 
@@ -60,20 +72,16 @@ def publish(
     ``records`` is called once for each pass: formats that need to know all columns first make two.
     Raises StoreFailure when the disk does not take it; the name is untouched then.
     """
-    path = Path(output)
+    path = Path(os.path.realpath(output))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     kind = format_named(format_name)
     try:
         with _create(temporary) as file:
+            mode = _private(file, path)
             zipped = kind.text and output.lower().endswith(".gz")
-            try:
-                count = _pass(kind, file, zipped, records, columns, notes, escape_cells)
-            except UnknownColumn:
-                # A record has more columns than the header told of: a first pass over all of them finds these.
-                file.seek(0)
-                file.truncate()
-                count = _pass(kind, file, zipped, records, (), notes, escape_cells)
+            count = _passes(kind, file, zipped, records, columns, notes, escape_cells)
             file.flush()
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -85,6 +93,28 @@ def publish(
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def _passes(
+    kind: Format,
+    file: BinaryIO,
+    zipped: bool,
+    records: Callable[[], Iterable[bytes]],
+    columns: tuple[str, ...],
+    notes: Mapping[str, Any],
+    escape_cells: bool,
+) -> int:
+    for _ in range(PASSES_MAX):
+        try:
+            return _pass(kind, file, zipped, records, columns, notes, escape_cells)
+        except UnknownColumn:
+            # A record has more columns than we were told of: a first pass over all of them finds these.
+            file.seek(0)
+            file.truncate()
+            columns = ()
+    raise StoreFailure(
+        "The records keep changing while they are written. Nothing was written; try again when the run is over."
+    )
 
 
 def _pass(
@@ -102,15 +132,26 @@ def _pass(
             surveyor.see(batch)
         columns, notes = surveyor.result()
     stream = _zipped(file) if zipped else file
-    writer = kind.writer(stream, columns=columns, notes=notes, escape_cells=escape_cells)
-    count = _write_all(writer, records())
-    if stream is not file:
-        stream.close()
-    return count
+    try:
+        writer = kind.writer(stream, columns=columns, notes=notes, escape_cells=escape_cells)
+        return _write_all(writer, records())
+    finally:
+        # Also after a failed pass: a compressor that is collected later would write its end into the next one.
+        if stream is not file:
+            stream.close()
 
 
 def _create(path: Path) -> BinaryIO:
     return path.open("xb", buffering=1024 * 1024)
+
+
+def _private(file: BinaryIO, path: Path) -> int:
+    """Make a new file readable for its owner alone; the mode it is to have when it appears."""
+    mode = os.fstat(file.fileno()).st_mode  # the kernel has applied the umask
+    if path.exists():
+        mode = path.stat().st_mode
+    os.fchmod(file.fileno(), 0o600)
+    return stat.S_IMODE(mode)
 
 
 def _zipped(file: BinaryIO) -> BinaryIO:
@@ -144,22 +185,56 @@ def _sync_folder(folder: Path) -> None:
 
 
 class StreamOut:
-    """Standard output, for records in the order they complete."""
+    """Standard output, for records in the order they complete.
 
-    def __init__(self, stream: BinaryIO | None = None) -> None:
+    Raises UsageError for a format that cannot begin before all records are known: Parquet, and CSV without a
+    header to tell the columns.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO | None = None,
+        *,
+        format_name: str = "jsonl",
+        columns: tuple[str, ...] = (),
+        escape_cells: bool = True,
+    ) -> None:
         self._stream = sys.stdout.buffer if stream is None else stream
+        kind = format_named(format_name)
+        if not kind.text or kind.surveyor(columns=columns, notes={}) is not None:
+            raise UsageError(
+                f"Records cannot be streamed as {format_name}: its columns are only known at the end. "
+                "Give a file as the output, or use jsonl."
+            )
+        self._writer: Writer | None = None
+        self._kind, self._columns, self._is_escaping = kind, columns, escape_cells
 
     def write(self, records: list[bytes]) -> None:
-        """Write records and flush. Raises ReaderLeft when nobody reads any more."""
+        """Write records and flush. Raises ReaderLeft when nobody reads any more, else StoreFailure."""
         if not records:
             return
         try:
-            self._stream.write(b"\n".join(records) + b"\n")
+            if self._writer is None:
+                self._writer = self._kind.writer(
+                    self._stream, columns=self._columns, notes={}, escape_cells=self._is_escaping
+                )
+            self._writer.write(records)
             self._stream.flush()
         except BrokenPipeError:
-            # Python flushes standard output once more at exit; it would fail again, loudly.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._abandon()
             raise ReaderLeft("nobody reads the output any more; the run stops") from None
+        except OSError as error:
+            self._abandon()
+            raise StoreFailure(
+                f"Standard output could not be written ({error.strerror or error}). Make room, or give a file "
+                "as the output, and start again."
+            ) from None
+
+    def _abandon(self) -> None:
+        # Python flushes standard output once more at exit; it would fail again, loudly.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 __all__ = ["ReaderLeft", "StreamOut", "check_output", "publish"]

@@ -7,7 +7,6 @@ Rules of this file:
 
 import gzip
 import sys
-import zlib
 from collections.abc import Iterator
 from hashlib import blake2b
 from io import BufferedReader
@@ -20,6 +19,8 @@ from engine.formats import format_named
 from engine.formats.base import RawRow
 from engine.formats.detect import GZIP_MAGIC
 from engine.formats.record import decode_row
+
+PEEK_BYTES_MAX = 32 * 1024 * 1024  # of rows that are held to be peeked at
 
 
 class SourceRow(NamedTuple):
@@ -48,7 +49,7 @@ class Source:
         except UsageError:
             self._close()
             raise
-        except (OSError, EOFError, zlib.error) as error:
+        except OSError as error:
             self._close()
             raise UsageError(f"The input {path} cannot be read: {error}.") from None
         self.columns = self._reader.columns
@@ -74,12 +75,14 @@ class Source:
         return max(self._seen_rows, int(self._seen_rows * self.bytes_total / seen))
 
     def peek(self, rows: int = 100) -> list[SourceRow]:
-        """The first rows, without consuming them."""
-        while len(self._peeked) < rows:
+        """The first rows, without consuming them; fewer where they are larger than PEEK_BYTES_MAX together."""
+        held = sum(len(row.payload) for row in self._peeked)
+        while len(self._peeked) < rows and held < PEEK_BYTES_MAX:
             row = next(self._rows, None)
             if row is None:
                 break
             self._peeked.append(row)
+            held += len(row.payload)
         return self._peeked[:rows]
 
     def column_names(self, rows: int = 100) -> set[str]:
@@ -117,11 +120,6 @@ class Source:
                 self._seen_bytes += len(payload) + 1
                 yield SourceRow(number, line, payload, digest, bad)
                 number += 1
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            # Torn in the middle: what came before stands, and the tear has a place of its own.
-            yield SourceRow(
-                number, line + 1, b"", 0, f"the compressed input is damaged after line {line}: {error}"
-            )
         except OSError as error:
             raise UsageError(f"Reading the input {self._path} failed after line {line}: {error}.") from None
 

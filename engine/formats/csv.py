@@ -15,7 +15,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import msgspec
@@ -179,7 +179,10 @@ class CellReader:
         mismatch = f"{len(cells)} cell{'' if len(cells) == 1 else 's'} where the header has {width}"
         if lines > 1:
             raise _Torn(f"a record over {lines} lines has {mismatch}; probably a quote that is not closed")
-        if self._feed.record[0][0] <= self._feed.doubtful_to:
+        number = self._feed.record[0][0]
+        if number <= self._feed.doubtful_to:
+            # The doubt goes on with the next line: the torn cell may be longer than what was read of it.
+            self._feed.doubtful_to = max(self._feed.doubtful_to, number + 1)
             raise _Torn(f"{mismatch}, after a line with a quote that is not closed")
         if any(cells[width:]):
             raise _Torn(f"{mismatch}; a cell with the delimiter in it needs quotes around it")
@@ -254,8 +257,7 @@ class ColumnSurvey:
 
     def result(self) -> tuple[tuple[str, ...], Mapping[str, Any]]:
         """All columns; no notes."""
-        own = [name for name in TAIL_COLUMNS if name in self._seen]
-        return (*(name for name in self._seen if name not in TAIL_COLUMNS), *own), {}
+        return ordered_columns(self._seen), {}
 
 
 class Cells:
@@ -281,6 +283,13 @@ class Cells:
     def surveyor(self, *, columns: tuple[str, ...], notes: Mapping[str, Any]) -> Surveyor | None:
         """The header comes first, so columns that are not known have to be collected."""
         return None if columns else ColumnSurvey(columns)
+
+
+def ordered_columns(seen: Iterable[str]) -> tuple[str, ...]:
+    """Columns as they were first seen, the engine's own (``_status``, ...) after all others."""
+    names = tuple(seen)
+    own = tuple(name for name in TAIL_COLUMNS if name in names)
+    return (*(name for name in names if name not in own), *own)
 
 
 def unique_names(names: list[str]) -> tuple[str, ...]:

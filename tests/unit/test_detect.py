@@ -1,5 +1,7 @@
 """Formats are told by name, else by content."""
 
+import io
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,33 @@ def test_one_json_array_is_refused_with_the_way_out() -> None:
 def test_a_name_that_tells_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not clear"):
         detect(str(tmp_path / "out.xyz"), content=False)
+
+
+def test_a_line_that_is_an_array_is_a_bad_row_and_not_the_whole_input() -> None:
+    assert by_content(b'[1, 2]\n{"a": 1}\n') == "jsonl"
+
+
+@pytest.mark.parametrize(
+    "head", [b'[\n  {"a": 1}\n]', b'{\n  "a": 1\n}', b"PK\x03\x04....", b"\x28\xb5\x2f\xfd.."]
+)
+def test_what_is_no_stream_of_rows_is_refused(head: bytes) -> None:
+    with pytest.raises(UsageError, match="The input is"):
+        by_content(head)
+
+
+def test_a_pipe_under_a_name_is_not_drained_to_guess_its_format() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b'{"a": 1}\n')
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        with pytest.raises(UsageError, match="give the format"):
+            detect(f"/dev/fd/{reading}")
+        assert stream.read() == b'{"a": 1}\n'
+
+
+def test_standard_input_is_told_by_its_content_and_not_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"a,b\n1,2\n")))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert detect("-") == ("csv", False)
+    assert stdin.buffer.read() == b"a,b\n1,2\n"
+    assert detect("-", content=False) == ("jsonl", False)
