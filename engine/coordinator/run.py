@@ -142,6 +142,7 @@ class _Runner:
                 supervisor=lambda owner: self._supervisor(job, owner),
                 feed=self._feed,
                 metrics=self._metrics,
+                answers=self._plan.answers,
                 on_tick=self._tick,
                 note=self._note,
             )

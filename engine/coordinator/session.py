@@ -78,6 +78,7 @@ class Session:
         supervisor: Callable[["Session"], Supervisor],
         feed: Callable[["Session"], Feed],
         metrics: Metrics,
+        answers: tuple[str, ...],
         on_tick: Callable[["Session", float], None],
         note: Callable[[str], None],
     ) -> None:
@@ -105,6 +106,7 @@ class Session:
             batch=job.output_format == "openai-batch",
             meta=job.meta,
             error_chars_max=job.limits.error_chars_max,
+            answers=answers,
         )
 
     async def run(self) -> Ended:

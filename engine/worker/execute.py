@@ -98,6 +98,7 @@ class Executor:
             batch=job.output_format == "openai-batch",
             meta=job.meta,
             error_chars_max=job.limits.error_chars_max,
+            answers=self._step.answer_columns,
         )
 
     def begin(self, lease: int, line: RowLine) -> RowRun | OutcomeLine:

@@ -166,6 +166,7 @@ def test_what_cannot_pass_is_not_retried_and_keeps_its_place(tmp_path: Path) -> 
     assert stats["requests"] == 50
     records = read_rows(output)
     assert records[7]["_error"].startswith("bad_request: ")
+    assert records[7]["response"] is None
     assert records[9]["_error"].startswith("content_refused: ")
 
 
