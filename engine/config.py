@@ -74,6 +74,10 @@ class Job:
     ca_file: str = ""
     trust_env: bool = False  # use proxies named in the environment
     escape_cells: bool = True  # CSV cells that a spreadsheet would run
+    api_key_env: str = ""  # the variable that holds the key, "" for the provider's usual one
+    secret_headers: tuple[
+        tuple[str, str], ...
+    ] = ()  # values name variables as ${NAME}; what they hold is not here
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 

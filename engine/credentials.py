@@ -52,11 +52,33 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class AuthHeader:
-    """A header that carries a secret: ``name: prefix + secret``. Added to a call where it is sent."""
+    """A header that carries secrets between plain text. Added to a call where it is sent.
+
+    The secrets stay apart from the text around them (``Bearer ``), so that each is recognised, and masked,
+    wherever it turns up alone.
+    """
 
     name: str
-    secret: Secret
-    prefix: str = ""
+    parts: tuple[str | Secret, ...]
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The secrets in it."""
+        return tuple(part for part in self.parts if isinstance(part, Secret))
+
+    @property
+    def masked(self) -> str:
+        """Its value as it may be shown."""
+        return "".join(map(str, self.parts))
+
+    def reveal(self) -> str:
+        """Its value, for the one place that sends it."""
+        return "".join(part.reveal() if isinstance(part, Secret) else part for part in self.parts)
+
+
+def all_secrets(auth: Iterable[AuthHeader]) -> tuple[Secret, ...]:
+    """Every secret of some headers."""
+    return tuple(secret for header in auth for secret in header.secrets)
 
 
 def secret_from_environment(name: str, environment: Mapping[str, str] | None = None) -> Secret | None:
@@ -65,15 +87,21 @@ def secret_from_environment(name: str, environment: Mapping[str, str] | None = N
     return Secret(value) if value else None
 
 
-def secret_header(name: str, value: str, environment: Mapping[str, str] | None = None) -> AuthHeader | None:
-    """A header value that names environment variables as ``${NAME}``, made secret; None if it names none.
+def names_secret(value: str) -> bool:
+    """Whether a header's value names an environment variable as ``${NAME}``."""
+    return _VARIABLE.search(value) is not None
+
+
+def secret_header(name: str, value: str, environment: Mapping[str, str] | None = None) -> AuthHeader:
+    """A header whose value has a secret for each ``${NAME}``.
 
     Raises KeyError with the variable's name when one is unset.
     """
-    if _VARIABLE.search(value) is None:
-        return None
     source = os.environ if environment is None else environment
-    return AuthHeader(name, Secret(_VARIABLE.sub(lambda match: source[match.group(1)], value)))
+    # Splitting at a pattern with one group gives text, name, text, name, ..., text.
+    pieces = _VARIABLE.split(value)
+    parts = [Secret(source[piece]) if at % 2 else piece for at, piece in enumerate(pieces)]
+    return AuthHeader(name, tuple(part for part in parts if part))
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:

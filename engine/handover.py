@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.config import Job
-from engine.credentials import AuthHeader, Secret
+from engine.credentials import AuthHeader, Secret, all_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,29 @@ class WorkerSettings:
 @dataclass(frozen=True, slots=True)
 class _Line:
     settings: WorkerSettings
-    auth: list[tuple[str, str, str]]  # header name, prefix, secret
+    auth: list[tuple[str, list[tuple[bool, str]]]]  # header name; its parts, each with whether it is secret
 
 
 def encode_handover(settings: WorkerSettings, auth: tuple[AuthHeader, ...]) -> bytes:
     """The line for a worker's standard input, secrets revealed. Write it to the pipe, keep it nowhere."""
-    revealed = [(header.name, header.prefix, header.secret.reveal()) for header in auth]
+    revealed = [(header.name, [_revealed(part) for part in header.parts]) for header in auth]
     return msgspec.json.encode(_Line(settings, revealed)) + b"\n"
 
 
 def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[AuthHeader, ...]]:
     """A worker's start from the line it was given. Raises msgspec.ValidationError for anything else."""
     parsed = msgspec.json.decode(line, type=_Line)
-    auth = tuple(AuthHeader(name, Secret(value), prefix) for name, prefix, value in parsed.auth)
+    auth = tuple(
+        AuthHeader(name, tuple(Secret(text) if is_secret else text for is_secret, text in parts))
+        for name, parts in parsed.auth
+    )
     return parsed.settings, auth
 
 
 def secret_values(auth: tuple[AuthHeader, ...]) -> list[str]:
     """The secrets themselves, to keep them out of children's environments."""
-    return [header.secret.reveal() for header in auth]
+    return [secret.reveal() for secret in all_secrets(auth)]
+
+
+def _revealed(part: str | Secret) -> tuple[bool, str]:
+    return (True, part.reveal()) if isinstance(part, Secret) else (False, part)

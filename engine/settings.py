@@ -22,7 +22,7 @@ import psutil
 from engine.config import Job, StepSettings, Timeouts
 from engine.core.errors import UsageError
 from engine.core.model import Target
-from engine.credentials import AuthHeader, secret_from_environment, secret_header
+from engine.credentials import AuthHeader, names_secret, secret_from_environment, secret_header
 from engine.formats.detect import detect
 from engine.providers import PROVIDERS, make_provider, provider_class
 from engine.settingtable import SETTINGS
@@ -56,16 +56,14 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     origins = _origins(flags, environment)
     values = {name: origin.value for name, origin in origins.items()}
     _refuse_contradictions(values)
-    headers, secret_headers = _headers(values["header"], environment)
+    headers, secret_headers = _headers(values["header"])
     input_format = values["input_format"] or detect(values["input"])[0]
     target = _target(values, input_format)
     step = _step(values, headers)
     output_format = values["output_format"] or _output_format(values["output"], input_format)
     if input_format == "openai-batch":
         step = _as_batch(step, output_format)
-    auth = (*_key(target, values, environment), *secret_headers)
     state = values["state"] or ("" if values["output"] == "-" else f"{values['output']}.run")
-    timeout_s = values["timeout"]
     job = Job(
         input=values["input"],
         output=values["output"],
@@ -88,19 +86,26 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         ca_file=values["ca_file"],
         trust_env=values["trust_env"],
         escape_cells=values["escape_cells"],
-        timeouts=Timeouts(
-            connect_s=min(10.0, timeout_s),
-            first_byte_s=timeout_s,
-            read_s=min(60.0, timeout_s),
-            total_s=timeout_s,
-        ),
+        api_key_env=values["api_key_env"] or "",
+        secret_headers=secret_headers,
+        timeouts=timeouts_of(values["timeout"]),
     )
-    return Loaded(job, auth, origins)
+    return Loaded(job, auth_for(job, environment), origins)
 
 
 def flag_name(name: str) -> str:
     """``max_tokens`` is ``--max-tokens``."""
     return "--" + name.replace("_", "-")
+
+
+def timeouts_of(timeout_s: float) -> Timeouts:
+    """``--timeout`` as the bounds of one attempt's stages."""
+    return Timeouts(
+        connect_s=min(10.0, timeout_s),
+        first_byte_s=timeout_s,
+        read_s=min(60.0, timeout_s),
+        total_s=timeout_s,
+    )
 
 
 def _origins(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Origin]:
@@ -225,10 +230,7 @@ def _params(lines: list[str]) -> dict[str, Any]:
 def _step(values: Mapping[str, Any], headers: tuple[tuple[str, str], ...]) -> StepSettings:
     prompt = values["prompt"]
     if values["prompt_file"] is not None:
-        try:
-            prompt = _read(values["prompt_file"], "prompt file").decode("utf-8")
-        except UnicodeDecodeError:
-            raise UsageError(f"The prompt file {values['prompt_file']} is not UTF-8.") from None
+        prompt = read_prompt_file(values["prompt_file"])
     return StepSettings(
         kind="request" if values["provider"] == "http" else "ask",
         prompt=prompt,
@@ -240,6 +242,14 @@ def _step(values: Mapping[str, Any], headers: tuple[tuple[str, str], ...]) -> St
         into=values["into"] or "response",
         into_given=values["into"] is not None,
     )
+
+
+def read_prompt_file(path: str) -> str:
+    """The template in a file. Raises UsageError."""
+    try:
+        return _read(path, "prompt file").decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"The prompt file {path} is not UTF-8.") from None
 
 
 def _as_batch(step: StepSettings, output_format: str) -> StepSettings:
@@ -265,39 +275,43 @@ def _read(path: str, what: str) -> bytes:
         raise UsageError(f"The {what} {path} cannot be read: {error.strerror}.") from None
 
 
-def _headers(
-    lines: list[str], environment: Mapping[str, str]
-) -> tuple[tuple[tuple[str, str], ...], tuple[AuthHeader, ...]]:
+def _headers(lines: list[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """(name, value) of the plain headers, and of those that name a secret."""
     plain: list[tuple[str, str]] = []
-    secret: list[AuthHeader] = []
+    secret: list[tuple[str, str]] = []
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
             raise UsageError(f"--header {line!r} is not like 'Name: value'.")
-        try:
-            hidden = secret_header(name.strip(), value.strip(), environment)
-        except KeyError as error:
-            raise UsageError(
-                f"--header {name.strip()} names the environment variable {error}, which is not set."
-            ) from None
-        if hidden is None:
-            plain.append((name.strip(), value.strip()))
-        else:
-            secret.append(hidden)
+        (secret if names_secret(value) else plain).append((name.strip(), value.strip()))
     return tuple(plain), tuple(secret)
 
 
-def _key(target: Target, values: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[AuthHeader, ...]:
+def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[AuthHeader, ...]:
+    """The secrets of a job, from the environment. Raises UsageError where one is missing."""
+    environment = os.environ if environment is None else environment
+    headers: list[AuthHeader] = []
+    for name, value in job.secret_headers:
+        try:
+            headers.append(secret_header(name, value, environment))
+        except KeyError as error:
+            raise UsageError(
+                f"--header {name} names the environment variable {error}, which is not set. Nothing was sent."
+            ) from None
+    return (*_key(job, environment), *headers)
+
+
+def _key(job: Job, environment: Mapping[str, str]) -> tuple[AuthHeader, ...]:
     """The provider's key as a header; none for a local server, a refusal where a key is missing."""
-    auth = provider_class(target.provider).auth
+    auth = provider_class(job.target.provider).auth
     if auth is None:
         return ()
-    variable = values["api_key_env"] or auth.environment
+    variable = job.api_key_env or auth.environment
     secret = secret_from_environment(variable, environment) if variable else None
     if secret is not None:
-        return (AuthHeader(auth.header, secret, auth.prefix),)
-    origin = make_provider(target).origin
-    if values["api_key_env"] is None and (not variable or _is_local(origin)):
+        return (AuthHeader(auth.header, (auth.prefix, secret)),)
+    origin = make_provider(job.target).origin
+    if not job.api_key_env and (not variable or _is_local(origin)):
         return ()
     raise UsageError(
         f"There is no key for {origin}: the environment variable {variable} is not set. Set it, or name another one "
@@ -315,9 +329,3 @@ def _is_local(origin: str) -> bool:
         # A name without a dot is a machine of this network (a container, a host file's entry).
         return "." not in host
     return address.is_loopback or address.is_private
-
-
-def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[AuthHeader, ...]:
-    """The secrets of a kept job, from the environment again. Raises UsageError where a key is missing."""
-    environment = os.environ if environment is None else environment
-    return _key(job.target, {"api_key_env": None}, environment)

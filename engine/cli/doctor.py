@@ -107,7 +107,7 @@ def _endpoint(base_url: str, provider: str, api_key_env: str | None, ca_file: st
     auth: tuple[AuthHeader, ...] = ()
     if made.auth is not None:
         secret = secret_from_environment(api_key_env or made.auth.environment)
-        auth = (AuthHeader(made.auth.header, secret, made.auth.prefix),) if secret else ()
+        auth = (AuthHeader(made.auth.header, (made.auth.prefix, secret)),) if secret else ()
     timeouts = Timeouts(first_byte_s=20.0, total_s=20.0, read_s=20.0)
 
     async def ask() -> tuple[bool, str]:

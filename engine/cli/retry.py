@@ -6,7 +6,6 @@ Rules of this file:
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +36,7 @@ def retry_command(
     from engine.cli.folders import state_folder
     from engine.cli.run import show
     from engine.config import Job
+    from engine.coordinator.plan import check
     from engine.coordinator.run import run_job
     from engine.core.errors import ErrorKind, UsageError
     from engine.observe.progress import choose_progress
@@ -53,9 +53,10 @@ def retry_command(
     job = msgspec.json.decode(kept, type=Job)
     if job.input == "-":
         raise UsageError("This run read standard input: pipe the same rows into engine run --retry-failed.")
-    job = correct(job, set_ or [])
-    job = replace(job, state=str(folder), fresh=False, retry_failed=False, rows=None)
+    job = replace(correct(job, set_ or []), state=str(folder), fresh=False, retry_failed=False)
+    # Whatever can be refused is refused before a single row is opened again.
     auth = auth_for(job)
+    check(job).source.close()
     with Store.open(folder, durability=job.durability) as store:
         store.forget_failed(kind)
         store.set_identity(json.loads(json.dumps(job.identity())))
@@ -66,40 +67,38 @@ def retry_command(
 
 retry_command.__doc__ = f"{retry_command.__doc__}\n\n{_EXAMPLES}"
 
-_TARGET = {"model": str, "base-url": str, "max-tokens": int, "temperature": float}
-_STEP = {"prompt": str, "system": str}
-_JOB = {"timeout": float, "retries": int, "rpm": int, "tpm": int, "in-flight": int, "procs": int}
+_TARGET = ("model", "base_url", "max_tokens", "temperature")
+_STEP = ("prompt", "system")
+_JOB = ("retries", "max_failures", "rpm", "tpm", "in_flight", "procs", "api_key_env", "ca_file")
+_OTHERS = ("prompt_file", "timeout")
 
 
 def correct(job: Any, changes: list[str]) -> Any:
-    """``job`` with ``NAME=VALUE`` settings replaced. Raises UsageError."""
+    """``job`` with ``NAME=VALUE`` settings replaced, each read as the flag of that name. Raises UsageError."""
     from engine.core.errors import UsageError
+    from engine.settings import flag_name, read_prompt_file, timeouts_of
+    from engine.settingtable import SETTINGS
 
     for change in changes:
-        name, equals, text = change.partition("=")
-        name = name.strip().replace("_", "-")
+        raw_name, equals, text = change.partition("=")
+        name = raw_name.strip().lstrip("-").replace("-", "_")
+        if not equals:
+            raise UsageError(f"--set {change} is not like NAME=VALUE.")
+        if name not in (*_TARGET, *_STEP, *_JOB, *_OTHERS):
+            known = ", ".join(flag_name(one)[2:] for one in (*_TARGET, *_STEP, *_JOB, *_OTHERS))
+            raise UsageError(f"--set {change}: {raw_name!r} cannot be corrected; these can: {known}.")
         try:
-            if not equals:
-                raise ValueError("it is not like NAME=VALUE")
-            if name == "prompt-file":
-                job = replace(job, step=replace(job.step, prompt=Path(text).read_text(encoding="utf-8")))
-            elif name in _TARGET:
-                job = replace(
-                    job, target=replace(job.target, **{name.replace("-", "_"): _TARGET[name](text)})
-                )
-            elif name in _STEP:
-                job = replace(job, step=replace(job.step, **{name: text}))
-            elif name == "timeout":
-                seconds = float(text)
-                times = replace(
-                    job.timeouts, first_byte_s=seconds, total_s=seconds, read_s=min(60.0, seconds)
-                )
-                job = replace(job, timeouts=times)
-            elif name in _JOB:
-                job = replace(job, **{name.replace("-", "_"): _JOB[name](text)})
-            else:
-                known = ", ".join([*_TARGET, *_STEP, "prompt-file", *_JOB])
-                raise ValueError(f"{name!r} cannot be corrected; these can: {known}")
-        except (ValueError, OSError) as error:
-            raise UsageError(f"--set {change}: {error}.") from None
+            value = SETTINGS[name].read(text)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"--set {change} cannot be used: {error}.") from None
+        if name in _TARGET:
+            job = replace(job, target=replace(job.target, **{name: value}))
+        elif name in _STEP:
+            job = replace(job, step=replace(job.step, **{name: value}))
+        elif name == "prompt_file":
+            job = replace(job, step=replace(job.step, prompt=read_prompt_file(value)))
+        elif name == "timeout":
+            job = replace(job, timeouts=timeouts_of(value))
+        else:
+            job = replace(job, **{name: value})
     return job

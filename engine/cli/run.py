@@ -140,4 +140,4 @@ def _explain(loaded: Any) -> None:
         if origin.value not in (None, [], ""):
             print(f"{name:15} {origin.value!r:50.50} {origin.source}")
     for header in loaded.auth:
-        print(f"{'key':15} {header.name + ': ' + header.prefix + str(header.secret):50.50} environment")
+        print(f"{'key':15} {header.name + ': ' + header.masked:50.50} environment")

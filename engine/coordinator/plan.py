@@ -6,9 +6,9 @@ Rules of this file:
 """
 
 import json
+import os
 import secrets
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def open_store(plan: Plan, note: Any) -> Store:
         _same_job(job, store)
         if store.get_meta("run_id") is None:
             store.set_meta("run_id", secrets.token_hex(8))
-        store.set_meta("job", msgspec.json.encode(job).decode())
+        store.set_meta("job", msgspec.json.encode(_found_from_anywhere(job)).decode())
         store.set_meta("columns", json.dumps(plan.columns))
         store.set_meta("notes", json.dumps(plan.notes))
         if job.retry_failed:
@@ -105,6 +105,17 @@ def open_store(plan: Plan, note: Any) -> Store:
         store.close()
         raise
     return store
+
+
+def _found_from_anywhere(job: Job) -> Job:
+    """The job as it is kept: ``engine retry`` may be given in another folder than ``engine run`` was."""
+    return replace(
+        job, input=_absolute(job.input), output=_absolute(job.output), ca_file=_absolute(job.ca_file)
+    )
+
+
+def _absolute(path: str) -> str:
+    return path if path in ("", "-") else os.path.abspath(path)
 
 
 def _same_job(job: Job, store: Store) -> None:
@@ -135,10 +146,3 @@ def _differences(one: Any, other: Any, path: str = "") -> list[str]:
             found += _differences(one.get(name), other.get(name), f"{path}.{name}" if path else name)
         return found
     return [] if one == other else [path]
-
-
-def forget_temporary(folder: Path) -> None:
-    """Remove what an earlier run left in its socket folder."""
-    for child in folder.iterdir():
-        with suppress(OSError):
-            child.unlink()

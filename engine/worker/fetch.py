@@ -26,7 +26,7 @@ from yarl import URL
 from engine.config import Limits, Timeouts
 from engine.core.errors import ErrorKind
 from engine.core.model import Call, Failure, Reply
-from engine.credentials import AuthHeader, Secret, redact
+from engine.credentials import AuthHeader, Secret, all_secrets, redact
 from engine.worker.lean import LeanRequest, ReuseConnector
 
 KEEPALIVE_S: Final = 30.0  # shorter than most servers' and gateways' own (nginx 75 s, many balancers 60 s)
@@ -68,8 +68,8 @@ class Fetcher:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._origin = URL(origin).origin()
-        self._secrets: tuple[Secret, ...] = tuple(header.secret for header in auth)
-        self._auth = [(header.name, header.prefix + header.secret.reveal()) for header in auth]
+        self._secrets: tuple[Secret, ...] = all_secrets(auth)
+        self._auth = [(header.name, header.reveal()) for header in auth]
         self._timeouts = timeouts
         self._bytes_max = limits.reply_bytes_max
         self._error_chars_max = limits.error_chars_max

@@ -22,7 +22,7 @@ from engine.core.concurrency import Concurrency
 from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
 from engine.core.model import Failure, Reply
 from engine.core.retry import RetryBudget
-from engine.credentials import AuthHeader
+from engine.credentials import AuthHeader, all_secrets
 from engine.handover import WorkerSettings
 from engine.limiter.client import LimiterClient
 from engine.providers import make_provider
@@ -78,9 +78,7 @@ class Worker:
         self._settings = settings
         rng = random.Random()
         provider = make_provider(job.target)
-        self._executor = Executor(
-            job, provider, settings.run_id, rng, tuple(header.secret for header in auth)
-        )
+        self._executor = Executor(job, provider, settings.run_id, rng, all_secrets(auth))
         self._settles = job.tpm is not None
         self._fetcher = Fetcher(
             origin=provider.origin,

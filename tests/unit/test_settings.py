@@ -8,8 +8,8 @@ import pytest
 
 from engine.config import Job
 from engine.core.errors import UsageError
-from engine.credentials import Secret
-from engine.settings import Loaded, load
+from engine.credentials import Secret, all_secrets, redact
+from engine.settings import Loaded, auth_for, load
 
 
 def loaded(folder: Path, environment: dict[str, str] | None = None, **flags: Any) -> Loaded:
@@ -96,7 +96,7 @@ def test_the_key_comes_from_the_environment_and_is_no_part_of_the_job(tmp_path: 
     made = loaded(
         tmp_path, {"MY_KEY": " sk-canary "}, base_url="https://api.example.com/v1", api_key_env="MY_KEY"
     )
-    assert made.auth[0].secret == Secret("sk-canary")
+    assert made.auth[0].secrets == (Secret("sk-canary"),)
     assert b"canary" not in msgspec.json.encode(made.job)
     assert "canary" not in repr(made)
 
@@ -109,6 +109,25 @@ def test_a_variable_in_a_header_stays_secret_and_a_missing_one_is_refused(tmp_pa
     assert "canary" not in repr(made)
     with pytest.raises(UsageError, match="TOKEN"):
         loaded(tmp_path, header=["X-Key: ${TOKEN}"], **flags)
+
+
+def test_a_kept_job_finds_its_secrets_in_the_environment_again(tmp_path: Path) -> None:
+    environment = {"MY_KEY": "sk-canary", "TOKEN": "tok-canary"}
+    flags = {"provider": "http", "url": "https://api.example.com/x", "prompt": None, "base_url": None}
+    plain = loaded(tmp_path, environment, header=["Authorization: Bearer ${TOKEN}"], **flags)
+    keyed = loaded(tmp_path, environment, base_url="https://api.example.com/v1", api_key_env="MY_KEY")
+    for made, sent in ((plain, "Bearer tok-canary"), (keyed, "Bearer sk-canary")):
+        kept = msgspec.json.decode(msgspec.json.encode(made.job), type=Job)
+        assert [header.reveal() for header in auth_for(kept, environment)] == [sent]
+        with pytest.raises(UsageError, match="not set"):
+            auth_for(kept, {})
+
+
+def test_a_secret_within_a_header_is_masked_also_where_it_stands_alone(tmp_path: Path) -> None:
+    flags = {"provider": "http", "url": "http://127.0.0.1/x", "prompt": None, "base_url": None, "model": None}
+    made = loaded(tmp_path, {"TOKEN": "canary"}, header=["Authorization: Bearer ${TOKEN}"], **flags)
+    assert redact("your key canary is wrong", all_secrets(made.auth)) == "your key [secret] is wrong"
+    assert made.auth[0].masked == "Bearer [secret]"
 
 
 def test_a_job_survives_its_way_through_json(tmp_path: Path) -> None:

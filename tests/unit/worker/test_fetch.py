@@ -34,7 +34,7 @@ def send(
         async with ScriptedServer(handler) as server:
             fetcher = Fetcher(
                 origin=server.origin,
-                auth=(AuthHeader("x-api-key", Secret("sk-canary-123")),),
+                auth=(AuthHeader("x-api-key", (Secret("sk-canary-123"),)),),
                 timeouts=timeouts or Timeouts(connect_s=5, first_byte_s=5, read_s=5, total_s=5),
                 limits=Limits(reply_bytes_max=CAP),
             )
