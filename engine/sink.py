@@ -66,8 +66,11 @@ def publish(
     columns: tuple[str, ...],
     notes: Mapping[str, Any],
     escape_cells: bool,
+    rows: int | None = None,
 ) -> int:
     """Write all records to ``output`` and let it appear; how many there were.
+
+    ``rows``: how many there have to be. Another number is a fault of ours, and the output does not appear.
 
     ``records`` is called once for each pass: formats that need to know all columns first make two.
     Raises StoreFailure when the disk does not take it; the name is untouched then.
@@ -80,6 +83,11 @@ def publish(
             mode = _private(file, path)
             zipped = kind.text and output.lower().endswith(".gz")
             count = _passes(kind, file, zipped, records, columns, notes, escape_cells)
+            if rows is not None and count != rows:
+                raise EngineError(
+                    f"The output {output} would have {count} rows where {rows} were read. It was not written. This is "
+                    "a fault of the engine: please report it. engine export writes the rows that there are."
+                )
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

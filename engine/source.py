@@ -6,10 +6,8 @@ Rules of this file:
 """
 
 import gzip
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -18,6 +16,7 @@ from engine.core.errors import RowError, UsageError
 from engine.formats import format_named
 from engine.formats.base import RawRow
 from engine.formats.detect import GZIP_MAGIC
+from engine.formats.inputs import InputFile, open_input
 from engine.formats.record import decode_row
 
 PEEK_BYTES_MAX = 32 * 1024 * 1024  # of rows that are held to be peeked at
@@ -37,12 +36,11 @@ class Source:
     """An open input. Raises UsageError for one that cannot be opened or is not of its format at all."""
 
     def __init__(self, path: str, format_name: str, *, row_bytes_max: int) -> None:
-        self._raw = _open(path)
+        self._raw = open_input(path)
         self._path = path
         self.bytes_total = Path(path).stat().st_size if path != "-" else 0
-        head = self._raw.peek(2)[:2] if isinstance(self._raw, BufferedReader) else b""
         stream: BinaryIO = self._raw
-        if head == GZIP_MAGIC:
+        if self._raw.peek(2)[:2] == GZIP_MAGIC:
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw, mode="rb"))
         try:
             self._reader = format_named(format_name).reader(stream, row_bytes_max=row_bytes_max)
@@ -85,14 +83,30 @@ class Source:
             held += len(row.payload)
         return self._peeked[:rows]
 
-    def column_names(self, rows: int = 100) -> set[str]:
-        """The header's columns, or all that the first rows have."""
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether opening the same path once more gives the same bytes: a file does, a pipe does not."""
+        return self._path != "-" and Path(self._path).is_file()
+
+    def tell_waits(self, on_wait: Callable[[], None]) -> None:
+        """``on_wait`` is called, on the reading thread, before each read that would have to wait."""
+        assert isinstance(self._raw.raw, InputFile)
+        self._raw.raw.on_wait = on_wait
+
+    def column_names(self, rows: int = 100, enough: frozenset[str] | None = None) -> set[str]:
+        """The header's columns, or those of the first rows: of no more than it takes to know all in ``enough``."""
         if self.columns is not None:
             return set(self.columns)
         names: set[str] = set()
-        for row in self.peek(rows):
+        for at in range(rows):
+            # One more row at a time: rows that are produced slowly are not waited for without need.
+            if enough is not None and at and enough <= names:
+                break
+            seen = self.peek(at + 1)
+            if len(seen) <= at:
+                break
             try:
-                names.update(decode_row(row.payload))
+                names.update(decode_row(seen[at].payload))
             except RowError:
                 continue
         return names
@@ -122,16 +136,3 @@ class Source:
                 number += 1
         except OSError as error:
             raise UsageError(f"Reading the input {self._path} failed after line {line}: {error}.") from None
-
-
-def _open(path: str) -> BinaryIO:
-    if path == "-":
-        return sys.stdin.buffer
-    try:
-        return Path(path).open("rb", buffering=1024 * 1024)
-    except IsADirectoryError:
-        raise UsageError(f"The input {path} is a folder. Give a file.") from None
-    except FileNotFoundError:
-        raise UsageError(f"The input {path} does not exist.") from None
-    except OSError as error:
-        raise UsageError(f"The input {path} cannot be opened: {error.strerror}.") from None

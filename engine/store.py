@@ -272,13 +272,17 @@ class Store:
         for page in self._pages(FINISHED_AFTER, _FINISHED_PAGE):
             yield from [(row, digest, ok == 1) for row, digest, ok in page]
 
-    def records(self) -> Iterator[bytes]:
-        """Every record, by row, each checked against its checksum. Memory holds one page, about 4 MB.
+    def records(self, before: int | None = None) -> Iterator[bytes]:
+        """Every record, by row, each checked against its checksum; ``before``: only of rows before that one.
+
+        Memory holds one page, about 4 MB.
 
         Raises StoreFailure, naming the row, for a record that is not what was written.
         """
         for page in self._pages(RECORDS_AFTER, _RECORDS_PAGE, _RECORDS_PAGE_BYTES):
             for row, ok, digest, crc, record in page:
+                if before is not None and row >= before:
+                    return
                 if type(digest) is not int or checksum(row, ok == 1, digest, record) != crc:
                     raise damaged(f"the record of row {row} is not what was written", self._folder)
                 yield record

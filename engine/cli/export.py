@@ -38,7 +38,11 @@ def export_command(
         columns = tuple(json.loads(store.get_meta("columns") or "[]"))
         notes = json.loads(store.get_meta("notes") or "{}")
         if output == "-":
-            out, records, count = StreamOut(), store.records(), 0
+            kept_name = job.get("output_format")
+            name = output_format or ("openai-batch" if kept_name == "openai-batch" else "jsonl")
+            escapes = bool(job.get("escape_cells", True))
+            out = StreamOut(format_name=name, columns=columns, escape_cells=escapes)
+            records, count = store.records(), 0
             while batch := list(islice(records, 256)):
                 out.write(batch)
                 count += len(batch)

@@ -20,7 +20,7 @@ from engine.cli.mock import mock_command
 from engine.cli.retry import retry_command
 from engine.cli.run import run_command
 from engine.cli.status import status_command
-from engine.core.errors import EngineError, ExitCode
+from engine.core.errors import EngineError, ExitCode, InternalFault
 from engine.observe.sanitise import sanitise
 
 app = typer.Typer(
@@ -71,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     except EngineError as error:
+        if isinstance(error, InternalFault) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         print(f"engine: {sanitise(str(error))}", file=sys.stderr)
         return int(error.exit_code)
     except BrokenPipeError:

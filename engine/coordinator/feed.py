@@ -1,7 +1,8 @@
 """Rows from the source to the ledger, read in a thread, without those that are finished already.
 
 Rules of this file:
-1. The thread reads only as far as it has credit, so that memory stays flat however long the input is.
+1. The thread reads only as far as it has credit, so that memory stays flat however long the input is. Rows
+   that come slowly (a pipe) are handed on before the next read waits.
 2. A finished row is skipped only if its bytes are still the ones it was finished with. That is checked for all
    finished rows before the first open row is handed out, unless the input can be read only once.
 """
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from engine.core.errors import EngineError, UsageError
+from engine.core.errors import EngineError, InternalFault, UsageError
 from engine.core.ledger import LedgerRow
 from engine.source import Source, SourceRow
 
@@ -57,6 +58,10 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._credit = threading.Semaphore(0)
         self._stopped = False
+        self._open: list[LedgerRow] = []  # read and not yet handed on; the thread's own
+        self._bad: list[SourceRow] = []
+        self._resumed = self._held_bytes = 0
+        self._size = FIRST_CHUNK_ROWS
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
         self.rows_read = 0
 
@@ -79,38 +84,51 @@ class Feed:
             if self._again is not None:
                 self._verify(self._again())
             self._read_all()
+        except _Stopped:
+            return
         except EngineError as error:
             self._post(self._on_error, error)
+        except Exception as error:
+            # A thread that ends in silence would leave a run that waits for rows for ever.
+            self._post(self._on_error, InternalFault("reading the input", error))
 
     def _read_all(self) -> None:
-        size = FIRST_CHUNK_ROWS
-        rows: list[LedgerRow] = []
-        bad: list[SourceRow] = []
-        resumed = held = 0
         finished = self._finished()
         done = next(finished, None)
+        self._source.tell_waits(self._hand_on)
         for row in self._rows(self._source):
             self.rows_read = row.row + 1
             if done is not None and done[0] == row.row:
                 _compare(row, done[1])
-                resumed += 1
+                self._resumed += 1
                 done = next(finished, None)
                 continue
             if row.bad:
-                bad.append(row)
+                self._bad.append(row)
             else:
-                rows.append(LedgerRow(row.row, row.line, row.payload, row.digest))
-            held += len(row.payload)
-            if len(rows) + len(bad) >= size or held >= CHUNK_BYTES:
-                self._credit.acquire()
-                if self._stopped:
-                    return
-                self._post(self._on_chunk, Chunk(rows, bad, resumed))
-                rows, bad, resumed, held, size = [], [], 0, 0, CHUNK_ROWS
+                self._open.append(LedgerRow(row.row, row.line, row.payload, row.digest))
+            self._held_bytes += len(row.payload)
+            if len(self._open) + len(self._bad) >= self._size or self._held_bytes >= CHUNK_BYTES:
+                self._hand_on()
         if done is not None and self._rows_max is None:
             raise _shorter(self.rows_read)
-        self._post(self._on_chunk, Chunk(rows, bad, resumed))
+        self._post(self._on_chunk, self._gathered())
         self._post(self._on_end, self.rows_read)
+
+    def _hand_on(self) -> None:
+        """Hand on what was read so far, once there is credit for it: a chunk is full, or the input has no more now."""
+        if not self._open and not self._bad:
+            return
+        self._credit.acquire()
+        if self._stopped:
+            raise _Stopped
+        self._size = CHUNK_ROWS
+        self._post(self._on_chunk, self._gathered())
+
+    def _gathered(self) -> Chunk:
+        chunk = Chunk(self._open, self._bad, self._resumed)
+        self._open, self._bad, self._resumed, self._held_bytes = [], [], 0, 0
+        return chunk
 
     def _verify(self, source: Source) -> None:
         """Compare every finished row with the input, before anything is sent."""
@@ -143,6 +161,10 @@ class Feed:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             self._stopped = True  # the loop is closed: the run is over
+
+
+class _Stopped(Exception):
+    """The run is over; the thread is to end."""
 
 
 def _compare(row: SourceRow, digest: int) -> None:

@@ -20,7 +20,7 @@ from engine.core.errors import UsageError
 from engine.formats import format_named
 from engine.formats.record import META_COLUMNS
 from engine.providers import make_provider
-from engine.sink import check_output
+from engine.sink import StreamOut, check_output
 from engine.source import Source
 from engine.statefolder import move_aside
 from engine.steps import make_step
@@ -38,6 +38,7 @@ class Plan:
     columns: tuple[str, ...]  # of the output, in order; () where only the records tell
     answers: tuple[str, ...]
     notes: dict[str, Any]
+    out: StreamOut | None  # for -o -
 
 
 def check(job: Job) -> Plan:
@@ -47,6 +48,7 @@ def check(job: Job) -> Plan:
     provider = make_provider(job.target)
     step = make_step(job.step.kind, job.step, job.target, provider)
     format_named(job.output_format)
+    _check_ca_file(job.ca_file)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
         raise UsageError(
             "openai-batch output needs openai-batch input: its records answer the input's custom_ids."
@@ -65,11 +67,35 @@ def check(job: Job) -> Plan:
         tail = ("_status", "_error", *(META_COLUMNS if job.meta else ()))
         new = (*answers, *tail)
         columns = (*(name for name in source.columns if name not in new), *new)
-    return Plan(job, source, columns, answers, dict(source.notes))
+    try:
+        out = _stream_out(job, columns)
+    except UsageError:
+        source.close()
+        raise
+    return Plan(job, source, columns, answers, dict(source.notes), out)
+
+
+def _stream_out(job: Job, columns: tuple[str, ...]) -> StreamOut | None:
+    if job.output != "-":
+        return None
+    return StreamOut(format_name=job.output_format, columns=columns, escape_cells=job.escape_cells)
+
+
+def _check_ca_file(path: str) -> None:
+    if not path:
+        return
+    import ssl  # most runs need none of it here
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"The certificates in {path} (--ca-file) cannot be used: {error}. A PEM file is needed. Nothing was sent."
+        ) from None
 
 
 def _check_columns(used: frozenset[str], source: Source) -> None:
-    known = source.column_names(PEEK_ROWS)
+    known = source.column_names(PEEK_ROWS, enough=used)
     missing = sorted(used - known)
     if missing and (known or source.columns is not None):
         where = (

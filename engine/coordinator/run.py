@@ -19,29 +19,29 @@ import psutil
 import uvloop
 
 from engine.config import Job
+from engine.coordinator.account import summary_of
 from engine.coordinator.embedded import is_embedded, start_mock
+from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Feed
 from engine.coordinator.plan import Plan, check, open_store
-from engine.coordinator.session import Ended, Session
+from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, StreamStore
 from engine.coordinator.supervise import Supervisor
+from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
-from engine.core.errors import ExitCode
 from engine.core.ledger import Ledger
 from engine.credentials import AuthHeader
 from engine.launchers.process import raise_open_files
-from engine.observe.live import Gauges, LiveFile
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
-from engine.sink import StreamOut, publish
+from engine.sink import publish
 from engine.source import Source
 from engine.store import Store
 from engine.wire.link import Hub
 
 SPARE_FILES = 64  # descriptors a worker needs besides one for each request in flight
-LIVE_EVERY_S = 1.0
 
 
 def run_job(job: Job, auth: tuple[AuthHeader, ...], progress: Progress) -> Summary:
@@ -77,16 +77,13 @@ class _Runner:
         self._began = began
         state = Path(self._job.state) if store is not None else None
         self._log = RunLog(state)
-        self._live = LiveFile(state)
-        self._gauges = Gauges()
-        self._next_view = 0.0
         self._metrics = Metrics(began, rpm=self._job.rpm, tpm=self._job.tpm)
+        self._view = LiveView(plan, state, self._metrics, progress)
         self._sockets = _socket_folder()
-        self._out = StreamOut() if self._job.output == "-" else None
 
     def close(self) -> None:
         """Leave nothing behind but the state and the output."""
-        self._live.remove()
+        self._view.remove()
         self._log.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
@@ -101,16 +98,15 @@ class _Runner:
                 )
         self._log.write("start", input=job.input, output=job.output, procs=job.procs, pid=os.getpid())
         ended = uvloop.run(self._serve())
-        if ended.error is not None and ended.error.exit_code is not ExitCode.STORE:
-            raise ended.error
-        if ended.whole and not ended.reason and store is not None:
-            store.set_total_rows(ended.rows_read)
-            if self._out is None:
-                self._publish(store)
-            store.finish()
         if ended.error is not None:
             raise ended.error
-        summary = self._summary(ended)
+        if ended.whole and not ended.reason and store is not None:
+            # With --rows an earlier run may have done more of them.
+            store.set_total_rows(max(ended.rows_read, store.counts().rows))
+            if self._plan.out is None:
+                self._publish(store, ended.rows_read)
+            store.finish()
+        summary = summary_of(self._plan, store, self._metrics, ended, began=self._began, now=time.monotonic())
         self._log.write(
             "end", exit_code=summary.exit_code, ok=summary.ok, failed=summary.failed, reason=ended.reason
         )
@@ -133,7 +129,7 @@ class _Runner:
         writer: Writer | None = None
         try:
             sessions: list[Session] = []
-            writer = Writer(self._keeper(), loop, on_failure=lambda error: sessions[0].failed(error))
+            writer = Writer(self._keeper(), loop, on_failure=lambda error: sessions[0].cut_short(error))
             session = Session(
                 job,
                 hub=hub,
@@ -143,7 +139,7 @@ class _Runner:
                 feed=self._feed,
                 metrics=self._metrics,
                 answers=self._plan.answers,
-                on_tick=self._tick,
+                on_tick=self._view.tick,
                 note=self._note,
             )
             sessions.append(session)
@@ -161,10 +157,10 @@ class _Runner:
 
     def _keeper(self) -> Keeper:
         """Where commits go: the store, standard output, or both."""
-        if self._out is None:
+        if self._plan.out is None:
             assert self._store is not None
             return self._store
-        return StreamStore(self._store, self._out)
+        return StreamStore(self._store, self._plan.out)
 
     def _supervisor(self, job: Job, session: Session) -> Supervisor:
         run_id = self._store.get_meta("run_id") if self._store is not None else None
@@ -186,12 +182,12 @@ class _Runner:
             finished = store.finished
         return Feed(
             self._plan.source,
-            again=self._again if resuming and self._job.input != "-" else None,
+            again=self._again if resuming and self._plan.source.can_be_read_again else None,
             finished=finished,
             rows_max=self._job.rows,
             on_chunk=session.chunk_read,
             on_end=session.all_read,
-            on_error=session.failed,
+            on_error=session.input_failed,
         )
 
     def _again(self) -> Source:
@@ -211,113 +207,20 @@ class _Runner:
         )
         return replace(job, in_flight=fitting)
 
-    def _tick(self, session: Session, now: float) -> None:
-        if now < self._next_view:
-            return
-        self._next_view = now + LIVE_EVERY_S
-        children = [child for child in session.supervisor.children if child.process is not None]
-        snapshot = self._metrics.snapshot(
-            time.monotonic(),
-            in_flight=sum(child.busy for child in children),
-            waiting=sum(child.waiting for child in children),
-            sleeping=sum(child.sleeping for child in children),
-            starved_s=max((child.starved_s for child in children), default=0.0),
-            paused_s=session.paused_s,
-            workers=self._gauges.look(
-                [
-                    (child.slot, child.process.pid, child.busy)
-                    for child in children
-                    if child.process is not None
-                ]
-            ),
-            rows_guess=self._rows_guess(),
-        )
-        self._live.write(snapshot)
-        self._progress.update(snapshot)
-
-    def _rows_guess(self) -> int | None:
-        """Rows of the whole input, from how much of its bytes the rows so far took."""
-        guess = self._plan.source.rows_estimate()
-        return guess if guess is None or self._job.rows is None else min(guess, self._job.rows)
-
     # --- after it -----------------------------------------------------------------------------------------
 
-    def _publish(self, store: Store) -> None:
+    def _publish(self, store: Store, rows: int) -> None:
         plan, job = self._plan, self._job
         publish(
-            store.records,
+            lambda: store.records(before=rows),
             job.output,
             job.output_format,
             columns=plan.columns,
             notes=plan.notes,
             escape_cells=job.escape_cells,
+            rows=rows,
         )
         self._log.write("published", output=job.output)
-
-    def _summary(self, ended: Ended) -> Summary:
-        job, metrics = self._job, self._metrics
-        seconds = time.monotonic() - self._began
-        if self._store is not None:
-            counts = self._store.counts()
-            ok, failures = counts.ok, dict(counts.failed)
-            in_doubt = self._store.in_doubt_total() + ended.in_doubt
-        else:
-            ok, failures = metrics.ok, dict(metrics.failures)
-            in_doubt = metrics.doubted + ended.in_doubt
-        failed = sum(failures.values())
-        working = max(metrics.last_request - metrics.first_request, 1e-3) if metrics.first_request else 0.0
-        rpm, tpm = metrics.used(metrics.last_request)
-        code = ended.exit_code if ended.reason else (ExitCode.SOME_FAILED if failed else ExitCode.OK)
-        percentiles = {
-            name: metrics.percentile_ms(at) for name, at in (("p50", 50), ("p90", 90), ("p99", 99))
-        }
-        return Summary(
-            rows=max(ended.rows_read, ok + failed),
-            ok=ok,
-            failed=failed,
-            open=max(0, ended.rows_read - ok - failed),
-            resumed=metrics.resumed_rows,
-            in_doubt=in_doubt,
-            requests=metrics.requests,
-            attempts=metrics.requests,
-            retries=metrics.retries,
-            throttled=metrics.throttled,
-            tokens_in=metrics.tokens_in,
-            tokens_out=metrics.tokens_out,
-            seconds=round(seconds, 3),
-            first_request_s=session_start(metrics, self._began),
-            rows_per_s=round((metrics.ok + metrics.failed) / working, 1) if working else 0.0,
-            latency_ms=percentiles if metrics.requests else {},
-            quota={"rpm_used": rpm, "tpm_used": tpm},
-            failures=failures,
-            worker_deaths=ended.deaths,
-            extrapolation=self._extrapolation(ended, seconds),
-            output="" if job.output == "-" else job.output,
-            state=job.state,
-            exit_code=int(code),
-            stopped=ended.reason,
-        )
-
-    def _extrapolation(self, ended: Ended, seconds: float) -> dict[str, int | float] | None:
-        """With --rows: what the whole input would take, from the bytes that the rows so far took."""
-        metrics = self._metrics
-        done = metrics.ok + metrics.failed
-        estimate = self._plan.source.rows_estimate()
-        if self._job.rows is None or not done or estimate is None:
-            return None
-        rows = max(ended.rows_read, estimate)
-        times = rows / done
-        return {
-            "rows": rows,
-            "seconds": round(seconds * times, 1),
-            "tokens_in": int(metrics.tokens_in * times),
-            "tokens_out": int(metrics.tokens_out * times),
-        }
-
-
-def session_start(metrics: Metrics, began: float) -> float | None:
-    """Seconds from the command's start to the first request that ended; None without one."""
-    return None if metrics.first_request is None else round(metrics.first_request - began, 3)
 
 
 def _socket_folder() -> Path:

@@ -1,7 +1,7 @@
-"""One run on the coordinator's loop: leases out, outcomes in, commits, and when it is over.
+"""One run on the coordinator's loop: workers are greeted, outcomes are judged and committed, and how it ends.
 
 Rules of this file:
-1. A lease is committed before it is sent; an outcome counts when its commit is on disk, not before.
+1. An outcome counts when its commit is on disk, not before.
 2. An outcome is taken only under the lease it was made for: what a dead or replaced worker says is refused.
 3. The loop never waits: reading, committing and publishing have threads of their own.
 """
@@ -9,19 +9,20 @@ Rules of this file:
 import asyncio
 import hmac
 import signal
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
 from engine.config import Job
+from engine.coordinator.commits import Commits, FailedRow, outcome_row
+from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
+from engine.coordinator.leasing import Leasing
 from engine.coordinator.stops import Stops
 from engine.coordinator.supervise import Child, Supervisor
 from engine.coordinator.writer import Writer
-from engine.core.commit import Commit, OutcomeRow
-from engine.core.errors import EngineError, ErrorKind, ExitCode, RowError
-from engine.core.ledger import Ledger, LedgerRow
-from engine.formats.record import Recorder, decode_row
+from engine.core.commit import OutcomeRow
+from engine.core.errors import EngineError, ErrorKind, ExitCode, InternalFault
+from engine.core.ledger import Ledger
 from engine.observe.metrics import Metrics
 from engine.wire.link import Hub
 from engine.wire.messages import (
@@ -31,13 +32,10 @@ from engine.wire.messages import (
     Drained,
     Event,
     Hello,
-    Lease,
     Message,
-    OutcomeLine,
     Outcomes,
     Refuse,
     Released,
-    RowLine,
     Tune,
     Want,
     Welcome,
@@ -45,24 +43,6 @@ from engine.wire.messages import (
 
 TICK_S = 0.1
 DRAIN_MAX_S = 30.0  # calls in flight get so long to end after the first signal, or --timeout if that is less
-BACKLOG_ROWS = 1024  # read ahead of what is leased, at least
-BACKLOG_BYTES = 32 * 1024 * 1024
-WRITER_ROWS_MAX = 20_000  # committed no faster than so many rows behind: leasing waits for the disk
-
-
-@dataclass(slots=True)
-class Ended:
-    """How a session ended."""
-
-    exit_code: ExitCode = ExitCode.OK
-    reason: str = ""  # why it stopped early, one sentence; "" when it did not
-    rows_read: int = 0
-    whole: bool = False  # every row of the input has its outcome committed
-    in_doubt: int = 0  # rows that were leased and unfinished when it was cut short
-    error: EngineError | None = None
-    stale_refused: int = 0
-    deaths: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 class Session:
@@ -85,16 +65,29 @@ class Session:
         self._job = job
         self._hub = hub
         self._ledger = ledger
-        self._writer = writer
         self.metrics = metrics
         self._on_tick = on_tick
         self.note = note
         self._loop = asyncio.get_running_loop()
         self.supervisor = supervisor(self)
         self._feed = feed(self)
-        self._reading = 1  # chunks asked for and not yet here
-        self._read_all = False
-        self._asking: deque[Child] = deque()  # workers with credit, in the order they asked
+        self._commits = Commits(
+            job,
+            writer=writer,
+            ledger=ledger,
+            metrics=metrics,
+            answers=answers,
+            on_durable=self._check_over,
+        )
+        self._leasing = Leasing(
+            job,
+            hub=hub,
+            ledger=ledger,
+            commits=self._commits,
+            feed=self._feed,
+            children=self.supervisor.children,
+            on_change=self._check_over,
+        )
         self._stops = Stops(job, self._loop.time())
         self._gate_open = False
         self._stopping = False
@@ -102,19 +95,14 @@ class Session:
         self._signals = 0
         self._over = asyncio.Event()
         self.ended = Ended()
-        self._recorder = Recorder(
-            batch=job.output_format == "openai-batch",
-            meta=job.meta,
-            error_chars_max=job.limits.error_chars_max,
-            answers=answers,
-        )
 
     async def run(self) -> Ended:
         """From the first start of a worker to the last commit."""
+        self._loop.set_exception_handler(self._on_fault)
         self._hub.listen(self._loop, self._on_message)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
-        self.supervisor.start_limiter()
+        self.supervisor.start_limiter(self._loop.time())
         self.supervisor.tick(self._loop.time())
         self._feed.start()
         try:
@@ -133,7 +121,7 @@ class Session:
                     self._hub.send(child.peer, Close())
             await self._loop.run_in_executor(None, self.supervisor.end)
         self.ended.rows_read = self._feed.rows_read
-        self.ended.whole = self._read_all and self._ledger.is_idle
+        self.ended.whole = self._leasing.all_read and self._ledger.is_idle
         self.ended.stale_refused = self._ledger.stale_refused
         return self.ended
 
@@ -141,83 +129,40 @@ class Session:
 
     def chunk_read(self, chunk: Chunk) -> None:
         """The feed has read on."""
-        self._reading -= 1
         self.metrics.resumed(chunk.resumed)
         if chunk.bad:
-            self._commit_failed(
-                [(row.row, row.digest, row.payload, ErrorKind.BAD_INPUT, row.bad) for row in chunk.bad],
-                decode=False,
+            kind = ErrorKind.BAD_INPUT
+            self._commits.failed(
+                [FailedRow(row.row, row.digest, row.payload, kind, row.bad, False) for row in chunk.bad]
             )
-        self._ledger.offer(chunk.rows)
-        self._serve()
+        self._leasing.read(chunk.rows)
 
     def all_read(self, rows: int) -> None:
         """The feed has come to the input's end."""
-        self._read_all = True
+        self._leasing.all_read = True
         self.metrics.rows_total(rows)
         self._check_over()
-
-    @property
-    def rows_read(self) -> int:
-        """Rows of the input that were read so far."""
-        return self._feed.rows_read
 
     @property
     def paused_s(self) -> float:
         """How long the quota's pause still lasts, as the limiter last told; 0 when there is none."""
         return self.supervisor.limits.paused_s
 
-    def failed(self, error: EngineError) -> None:
-        """Something the run cannot go on without has failed: the input, or the store."""
+    def input_failed(self, error: EngineError) -> None:
+        """The input cannot be read any further: what is under way may end."""
         if self.ended.error is None:
             self.ended.error = error
-        self._stop(str(error), error.exit_code, now=error.exit_code is ExitCode.STORE)
+        self._stop(str(error), error.exit_code)
 
-    def _read_on(self) -> None:
-        if self._read_all or self._stopping or self._reading:
-            return
-        low = max(BACKLOG_ROWS, 2 * sum(child.want for child in self.supervisor.children))
-        if self._ledger.waiting_count < low and self._ledger.waiting_bytes < BACKLOG_BYTES:
-            self._reading += 1
-            self._feed.more()
-
-    # --- rows out -----------------------------------------------------------------------------------------
-
-    def _serve(self) -> None:
-        """Lease rows to the workers that asked, in the order they asked."""
-        if self._stopping:
-            return
-        for _ in range(len(self._asking)):
-            if self._writer.backlog > WRITER_ROWS_MAX:
-                break
-            child = self._asking.popleft()
-            if child.process is None or child.want <= 0:
-                continue
-            lease = self._ledger.lease(child.key, child.want, self._job.limits.lease_bytes_max)
-            if lease is None:
-                self._asking.append(child)
-                continue
-            child.want -= len(lease.rows)
-            if child.want > 0:
-                self._asking.append(child)
-            self._open(child, lease.id, lease.rows)
-        self._read_on()
-
-    def _open(self, child: Child, lease: int, rows: list[LedgerRow]) -> None:
-        key, peer = child.key, child.peer
-        message = Lease(lease=lease, rows=[RowLine(row.row, row.line, row.payload) for row in rows])
-
-        def recorded() -> None:
-            # The worker may have died meanwhile: its rows are waiting again under another lease.
-            if child.key != key or child.process is None:
-                return
-            if self._stopping:
-                # The drain began while this was being written: the rows were never handed out.
-                self._released(child, [row.row for row in rows])
-            else:
-                self._hub.send(peer, message)
-
-        self._writer.submit(Commit(opened=[(lease, [row.row for row in rows])]), recorded)
+    def cut_short(self, error: EngineError) -> None:
+        """Nothing that comes from now on could be kept: the run ends at once, whatever it was about."""
+        if self.ended.error is None:
+            self.ended.error = error
+        if not self.ended.reason:
+            self.ended.reason, self.ended.exit_code = str(error), error.exit_code
+        self._stopping = True
+        self._leasing.stop()
+        self._finish()
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -232,9 +177,9 @@ class Session:
         if isinstance(message, Outcomes):
             self._outcomes(child, message)
         elif isinstance(message, Want):
-            self._wants(child, message.rows)
+            self._leasing.wants(child, message.rows)
         elif isinstance(message, Released):
-            self._released(child, message.rows)
+            self._leasing.released(child, message.rows)
         elif isinstance(message, Drained):
             child.drained = True
             self._check_over()
@@ -243,29 +188,14 @@ class Session:
 
     def _hello(self, peer: bytes, message: Hello) -> None:
         child = next((one for one in self.supervisor.children if one.slot == message.slot), None)
-        known = hmac.compare_digest(message.token, self.supervisor.token)
+        known = hmac.compare_digest(message.token.encode(), self.supervisor.token.encode())
         if not known or child is None or child.process is None or child.process.pid != message.pid:
             self._hub.send(peer, Refuse(reason="this run does not know you"))
             return
-        child.peer = peer
-        child.heard = self._loop.time()
+        self.supervisor.greeted(child, peer, self._loop.time())
         self._hub.send(peer, Welcome(in_flight=child.in_flight, gate=-1 if self._gate_open else child.gate))
         if self._stopping:
             self._hub.send(peer, Drain())
-
-    def _wants(self, child: Child, rows: int) -> None:
-        if rows <= 0:
-            return
-        if child.want <= 0:
-            self._asking.append(child)
-        child.want += rows
-        self._serve()
-
-    def _released(self, child: Child, rows: list[int]) -> None:
-        released = self._ledger.release(child.key, rows)
-        self._writer.submit(Commit(released=released, closed=self._ledger.take_closed()), self._check_over)
-        self._serve()
-        self._check_over()
 
     def _outcomes(self, child: Child, message: Outcomes) -> None:
         tally = message.tally
@@ -280,12 +210,11 @@ class Session:
             held = self._ledger.finish(child.key, line.lease, line.row)
             if held is None:
                 continue
-            rows.extend(self._stops.judge(_outcome(line, held.digest)))
+            rows.extend(self._stops.judge(outcome_row(line, held.digest)))
         if rows:
-            self._commit(rows)
-        self._wants(child, message.want)
-        if self._stops.reason and not self._stopping:
-            self._stop(self._stops.reason, self._stops.exit_code)
+            self._commits.finished(rows)
+        self._leasing.wants(child, message.want)
+        self._stop_if_due()
         self._check_over()
 
     def _open_gate(self) -> None:
@@ -294,33 +223,6 @@ class Session:
             if child.peer:
                 self._hub.send(child.peer, Tune(in_flight=child.in_flight, gate=-1))
 
-    # --- commits ------------------------------------------------------------------------------------------
-
-    def _commit(self, rows: list[OutcomeRow], in_doubt: int = 0) -> None:
-        self.metrics.finished(rows)
-        closed = self._ledger.take_closed()
-        self._writer.submit(Commit(outcomes=rows, closed=closed, in_doubt=in_doubt), self._check_over)
-
-    def _commit_failed(
-        self, rows: list[tuple[int, int, bytes, ErrorKind, str]], *, decode: bool = True, in_doubt: int = 0
-    ) -> None:
-        """Rows that fail here, without a worker."""
-        self._commit([self._failed_row(*row, decode=decode) for row in rows], in_doubt)
-
-    def _failed_row(
-        self, row: int, digest: int, payload: bytes, kind: ErrorKind, message: str, *, decode: bool
-    ) -> OutcomeRow:
-        values = None
-        if decode:
-            try:
-                values = decode_row(payload)
-            except RowError:
-                values = None
-        record = self._recorder.failed(
-            payload, values, kind, message, attempts=0, latency_ms=0.0, tokens_in=0, tokens_out=0, model=""
-        )
-        return OutcomeRow(row, False, kind, digest, record, 0, 0.0, 0, 0)
-
     def worker_died(self, child: Child, how: str) -> None:
         """The supervisor found a worker dead: its rows are leased again, or are poison."""
         self.ended.deaths += 1
@@ -328,15 +230,16 @@ class Session:
         at_risk = len(lost.requeued) + len(lost.poisoned)
         self.metrics.in_doubt(at_risk)
         self.note(f"{how}; {at_risk} rows that it held are leased again and may be billed twice")
+        kind = ErrorKind.POISON
         poisoned = [
-            (row.row, row.digest, row.payload, ErrorKind.POISON, f"in flight at {row.deaths} worker deaths")
+            FailedRow(
+                row.row, row.digest, row.payload, kind, f"in flight at {row.deaths} worker deaths", True
+            )
             for row in lost.poisoned
         ]
-        self._commit_failed(poisoned, in_doubt=at_risk)
+        self._commits.failed(poisoned, in_doubt=at_risk)
         child.want = 0
-        if self.supervisor.too_many_deaths and not self._stopping:
-            self._stop(f"workers keep dying: {how}", ExitCode.INTERNAL)
-        self._serve()
+        self._leasing.serve()
         self._check_over()
 
     # --- the tick and the end -----------------------------------------------------------------------------
@@ -347,13 +250,18 @@ class Session:
             for child in self.supervisor.children:
                 if child.peer:
                     self._hub.send(child.peer, Beat())
-        self._stops.tick(now)
-        if self._stops.reason and not self._stopping:
-            self._stop(self._stops.reason, self._stops.exit_code)
-        self._serve()
+        self._stops.tick(now, is_idle=not self._ledger.leased_count)
+        self._stop_if_due()
+        self._leasing.serve()
         self._on_tick(self, now)
         if self._stopping and now > self._drain_until:
             self._finish()
+
+    def _stop_if_due(self) -> None:
+        if self._stops.reason:
+            self._stop(self._stops.reason, self._stops.exit_code)
+        elif self.supervisor.hopeless:
+            self._stop(self.supervisor.hopeless, ExitCode.INTERNAL)
 
     def _on_signal(self) -> None:
         self._signals += 1
@@ -363,16 +271,19 @@ class Session:
         else:
             self._finish()
 
-    def _stop(self, reason: str, exit_code: ExitCode, *, now: bool = False) -> None:
+    def _on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised. Going on with half a decision taken is no way to keep promises."""
+        cause = context.get("exception") or RuntimeError(context["message"])
+        self.cut_short(cause if isinstance(cause, EngineError) else InternalFault("coordinating", cause))
+
+    def _stop(self, reason: str, exit_code: ExitCode) -> None:
         """Lease nothing more, let calls in flight end, commit what they bring."""
         if self._stopping:
             return
         self._stopping = True
+        self._leasing.stop()
         self.ended.reason, self.ended.exit_code = reason, exit_code
         self._drain_until = self._loop.time() + min(DRAIN_MAX_S, self._job.timeouts.total_s)
-        if now:
-            self._finish()
-            return
         for child in self.supervisor.children:
             if child.peer and child.process is not None:
                 self._hub.send(child.peer, Drain())
@@ -380,34 +291,20 @@ class Session:
 
     def _check_over(self) -> None:
         """Is there anything left to wait for?"""
-        if self._over.is_set() or self._writer.backlog:
+        if self._over.is_set() or self._commits.backlog:
             return
         if self._stopping:
             if all(
                 child.drained or not child.peer or child.process is None for child in self.supervisor.children
             ):
                 self._finish()
-        elif self._read_all and self._ledger.is_idle:
+        elif self._leasing.all_read and self._ledger.is_idle:
             held_back = self._stops.give_up()
             if held_back:
-                self._commit(held_back)
+                self._commits.finished(held_back)
             else:
                 self._over.set()
 
     def _finish(self) -> None:
         self.ended.in_doubt = self._ledger.leased_count
         self._over.set()
-
-
-def _outcome(line: OutcomeLine, digest: int) -> OutcomeRow:
-    return OutcomeRow(
-        line.row,
-        line.ok,
-        line.kind,
-        digest,
-        line.record,
-        line.attempts,
-        line.latency_ms,
-        line.tokens_in,
-        line.tokens_out,
-    )

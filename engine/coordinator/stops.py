@@ -45,6 +45,8 @@ class Stops:
         """The outcomes that may be committed now: this one, none while it is held back, or it and those held."""
         self._finished += 1
         if outcome.ok:
+            if self.reason:
+                return [outcome]  # too late for those held back: they are why the run stops
             released, self._held = self._held, []
             for held in released:
                 self._count_failure(held)
@@ -81,10 +83,12 @@ class Stops:
             self._first_sent = now
         self._unreachable = message
 
-    def tick(self, now: float) -> None:
-        """Time passes."""
+    def tick(self, now: float, *, is_idle: bool = False) -> None:
+        """Time passes. ``is_idle``: no worker holds a row, so no success is to be expected."""
         if self.reason:
             return
+        if is_idle:
+            self._last_success = now
         first = self._first_sent
         if not self._answered and self._unreachable and first is not None and now - first > NEVER_ANSWERED_S:
             self._end(

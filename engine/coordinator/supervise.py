@@ -2,7 +2,8 @@
 
 Rules of this file:
 1. A child is ended by its own pid, never by name. All of them end with the run, whatever way it ends.
-2. A dead worker is replaced after a back-off; the run gives up on workers after 20 deaths within a minute.
+2. A dead worker or limiter is replaced after a back-off. The run gives up when that is hopeless: after 20 deaths
+   of workers within a minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly.
 3. Workers are started one after the other: the first is at work before the last is there.
 """
 
@@ -23,10 +24,12 @@ from engine.launchers.process import has_parent_death_signal
 
 DEATHS_MAX = 20
 DEATHS_WINDOW_S = 60.0
+STILLBORN_MAX = 8
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 HEALTHY_S = 30.0  # a worker that lived so long starts its back-off anew
 SILENT_S = 20.0  # a worker that says nothing for so long is killed, and its rows are leased again
+START_MAX_S = 60.0  # a worker that has not said hello by then hangs
 STAGGER_S = 0.4  # between two starts, unless the one before said hello
 GUARD_S = 0.5
 GENERATIONS_APART = 1_000_000  # pauses are numbered anew after a limiter's restart, above all earlier ones
@@ -78,6 +81,10 @@ class Supervisor:
         self._launcher = LocalLauncher(folder, hide=secret_values(auth))
         self._deaths: deque[float] = deque()
         self._keys = 0
+        self._stillborn = 0  # deaths since a worker last said hello
+        self._limiter_failures = 0
+        self._limiter_started = 0.0
+        self._limiter_start_at = 0.0
         self.token = secrets.token_hex(16)
         self.socket = folder / "c"
         self.limiter_socket = folder / "l" if job.rpm is not None or job.tpm is not None else None
@@ -88,10 +95,11 @@ class Supervisor:
             Child(slot, share, gate) for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
         ]
         self._stopping = False
+        self.hopeless = ""  # why the run should give up on its children, one sentence
 
     # --- starting ---------------------------------------------------------------------------------------------
 
-    def start_limiter(self) -> None:
+    def start_limiter(self, now: float) -> None:
         """Start the limiter, where a limit is declared."""
         if self.limiter_socket is None:
             return
@@ -109,27 +117,46 @@ class Supervisor:
         )
         self.limiter = self._launcher.start("engine.limiter", line + b"\n")
         self.limiter_starts += 1
+        self._limiter_started = now
         self.limits.connect(self.limiter_socket, self.token)
 
     def tick(self, now: float) -> None:
         """Start who is due, bury who is dead, kill who is silent. To be called several times a second."""
         if self._stopping:
             return
-        if self.limiter is not None and self.limiter.poll() is not None:
-            self._note(
-                f"the limiter ended ({self.limiter.last_words() or self.limiter.poll()}); it is restarted"
-            )
-            self.limiter.close()
-            self.start_limiter()
+        self._watch_limiter(now)
         for child in self.children:
             if child.process is None:
                 if now >= child.start_at and self._may_start(child, now):
                     self._start(child, now)
             elif child.process.poll() is not None:
                 self._bury(child, now)
-            elif child.peer and now - child.heard > SILENT_S:
-                self._note(f"worker {child.slot} has been silent for {SILENT_S:g} s; it is replaced")
+            elif now - child.heard > (SILENT_S if child.peer else START_MAX_S):
+                self._note(
+                    f"worker {child.slot} has been silent for {now - child.heard:.0f} s; it is replaced"
+                )
                 child.process.kill()
+                child.heard = now  # it is buried at a later tick; until then it is not killed again
+
+    def _watch_limiter(self, now: float) -> None:
+        if self.limiter_socket is None:
+            return
+        if self.limiter is None:
+            if now >= self._limiter_start_at:
+                self.start_limiter(now)
+            return
+        code = self.limiter.poll()
+        if code is None:
+            return
+        how = self.limiter.last_words() or code
+        self.limiter.close()
+        self.limiter = None
+        lived_s = now - self._limiter_started
+        self._limiter_failures = 1 if lived_s > HEALTHY_S else self._limiter_failures + 1
+        self._limiter_start_at = now + backoff_s(self._limiter_failures)
+        self._note(f"the limiter ended ({how}); it is restarted, nothing is sent until then")
+        if self._limiter_failures >= STILLBORN_MAX:
+            self.hopeless = f"the limiter cannot be kept running: {how}"
 
     def _may_start(self, child: Child, now: float) -> bool:
         """One at a time: a start costs a third of a second of CPU, which the first worker needs for itself."""
@@ -157,7 +184,12 @@ class Supervisor:
             parent_pid=self._pid,
             guard_s=0.0 if has_parent_death_signal() else GUARD_S,
         )
-        child.process = self._launcher.start("engine.worker", encode_handover(settings, self._auth))
+        try:
+            child.process = self._launcher.start("engine.worker", encode_handover(settings, self._auth))
+        except OSError as error:
+            child.failures += 1
+            child.start_at = now + backoff_s(child.failures)
+            self._count_death(child, f"the system does not start processes: {error}", now)
 
     def _bury(self, child: Child, now: float) -> None:
         process = child.process
@@ -167,13 +199,23 @@ class Supervisor:
         process.close()
         child.process = None
         child.failures = 1 if now - child.started > HEALTHY_S else child.failures + 1
-        child.start_at = now + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (child.failures - 1))
-        self._deaths.append(now)
-        while self._deaths and now - self._deaths[0] > DEATHS_WINDOW_S:
-            self._deaths.popleft()
+        child.start_at = now + backoff_s(child.failures)
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         last = words.splitlines()[-1] if words else ""
-        self._on_death(child, f"worker {child.slot} ended {how}" + (f": {last}" if last else ""))
+        story = f"worker {child.slot} ended {how}" + (f": {last}" if last else "")
+        self._count_death(child, story, now)
+        self._on_death(child, story)
+
+    def _count_death(self, child: Child, story: str, now: float) -> None:
+        self._deaths.append(now)
+        while now - self._deaths[0] > DEATHS_WINDOW_S:
+            self._deaths.popleft()
+        if not child.peer:
+            self._stillborn += 1
+        if self._stillborn >= STILLBORN_MAX:
+            self.hopeless = f"workers cannot start: {story}"
+        elif len(self._deaths) >= DEATHS_MAX:
+            self.hopeless = f"workers keep dying: {story}"
 
     @property
     def sends_beats(self) -> bool:
@@ -182,10 +224,11 @@ class Supervisor:
 
     # --- asking -----------------------------------------------------------------------------------------------
 
-    @property
-    def too_many_deaths(self) -> bool:
-        """Whether the run should give up on workers."""
-        return len(self._deaths) >= DEATHS_MAX
+    def greeted(self, child: Child, peer: bytes, now: float) -> None:
+        """A worker has said hello."""
+        child.peer = peer
+        child.heard = now
+        self._stillborn = 0
 
     def child_of(self, peer: bytes) -> Child | None:
         """The worker behind a socket identity, if it is the slot's present one."""
@@ -215,6 +258,15 @@ class Supervisor:
     def _processes(self) -> list[Process]:
         found = [child.process for child in self.children if child.process is not None]
         return [*found, self.limiter] if self.limiter is not None else found
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait before the next start, after so many in a row that failed. Bounds: ``failures >= 1``.
+
+    >>> [backoff_s(failures) for failures in (1, 2, 3, 99)]
+    [0.1, 0.2, 0.4, 5.0]
+    """
+    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 30))
 
 
 def shares(in_flight: int, procs: int, gate: int = 16) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Protocol
 
 from engine.core.commit import Commit
-from engine.core.errors import EngineError, StoreFailure
+from engine.core.errors import EngineError, InternalFault, StoreFailure
 
 INTERVAL_S = 0.02
 
@@ -119,12 +119,7 @@ class Writer:
             )
         except Exception as error:
             # Whatever it is, the run must hear of it: nothing is acknowledged from here on.
-            failure = StoreFailure(
-                f"Results could not be written: {type(error).__name__}: {error}. This is a fault of the engine: "
-                "please report it. What was committed before stays; the same command goes on from there."
-            )
-            failure.__cause__ = error
-            return failure
+            return InternalFault("writing results", error)
         return None
 
     def _written(self, group: list[tuple[Commit, Done | None]]) -> None:

@@ -217,6 +217,17 @@ class StoreFailure(EngineError):
     exit_code = ExitCode.STORE
 
 
+class InternalFault(EngineError):
+    """The engine itself is at fault. ``__cause__`` is what happened."""
+
+    def __init__(self, where: str, cause: BaseException) -> None:
+        super().__init__(
+            f"{where} failed: {type(cause).__name__}: {cause}. This is a fault of the engine: please report it. "
+            "What was committed before stays; the same command goes on from there."
+        )
+        self.__cause__ = cause
+
+
 class RowError(Exception):
     """One row failed before anything was sent for it. Raised by steps and providers, never leaves a worker."""
 

@@ -7,15 +7,14 @@ Rules of this file:
 
 import gzip
 import stat
-import sys
 import zlib
-from io import BufferedReader
 from pathlib import Path
 
 import msgspec
 
 from engine.core.errors import UsageError
 from engine.formats import FORMATS, format_named
+from engine.formats.inputs import standard_input
 
 PEEK_BYTES = 65_536
 GZIP_MAGIC = b"\x1f\x8b"
@@ -36,7 +35,7 @@ def detect(path: str, *, content: bool = True) -> tuple[str, bool]:
     Raises UsageError where nothing tells. Standard input is told by its content, standard output is jsonl.
     """
     if path == "-":
-        head = _head_of_stdin() if content else b""
+        head = standard_input().peek(PEEK_BYTES) if content else b""
         return (by_content(head) if head else "jsonl"), head.startswith(GZIP_MAGIC)
     name = path.lower()
     zipped = name.endswith(".gz")
@@ -72,11 +71,6 @@ def _head(path: str) -> bytes:
             return file.read(PEEK_BYTES)
     except OSError:
         return b""  # whoever opens it says why
-
-
-def _head_of_stdin() -> bytes:
-    buffer = getattr(sys.stdin, "buffer", None)
-    return buffer.peek(PEEK_BYTES) if isinstance(buffer, BufferedReader) else b""
 
 
 def by_content(head: bytes) -> str:

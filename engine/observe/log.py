@@ -38,7 +38,10 @@ class RunLog:
             for name, value in fields.items()
         }
         line = msgspec.json.encode({"time": round(time.time(), 3), "event": event, **values})
-        os.write(self._descriptor, line[:4000] + b"\n")
+        try:
+            os.write(self._descriptor, line[:4000] + b"\n")
+        except OSError:
+            self.close()  # a full disk shows in the store, where it matters; the log only tells
 
     def close(self) -> None:
         """Close the file."""

@@ -361,8 +361,8 @@ class Worker:
 
     def _missing(self) -> int:
         """How many rows to ask for, so that what is held beyond those in flight stays one batch."""
-        if self._draining or not self._welcomed:
-            return 0
+        if self._draining or not self._welcomed or self._limit() <= 0:
+            return 0  # with the gate shut rows would only wait here that another worker could send
         held = len(self._fresh) + len(self._due) + self._wanted
         room = 0
         if self._limiter is None:

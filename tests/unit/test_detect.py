@@ -77,8 +77,8 @@ def test_a_pipe_under_a_name_is_not_drained_to_guess_its_format() -> None:
 
 
 def test_standard_input_is_told_by_its_content_and_not_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"a,b\n1,2\n")))
-    monkeypatch.setattr("sys.stdin", stdin)
+    stdin = io.BufferedReader(io.BytesIO(b"a,b\n1,2\n"))
+    monkeypatch.setattr("engine.formats.detect.standard_input", lambda: stdin)
     assert detect("-") == ("csv", False)
-    assert stdin.buffer.read() == b"a,b\n1,2\n"
+    assert stdin.read() == b"a,b\n1,2\n"
     assert detect("-", content=False) == ("jsonl", False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.core.errors import StoreFailure, UsageError
+from engine.core.errors import EngineError, ExitCode, StoreFailure, UsageError
 from engine.sink import ReaderLeft, StreamOut, check_output, publish
 
 
@@ -129,3 +129,13 @@ def test_a_reader_that_left_and_a_full_disk_are_told_apart() -> None:
         StreamOut(stream).write([b"{}"])
     with Path("/dev/full").open("wb") as stream, pytest.raises(StoreFailure, match="No space"):
         StreamOut(stream).write([b"{}"])
+
+
+def test_an_output_with_another_number_of_rows_than_were_read_does_not_appear(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("old\n")
+    with pytest.raises(EngineError, match="2 rows where 3 were read") as caught:
+        publish(lambda: [b"{}"] * 2, str(path), "jsonl", columns=(), notes={}, escape_cells=True, rows=3)
+    assert caught.value.exit_code is ExitCode.INTERNAL
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]

@@ -63,6 +63,19 @@ def test_column_names_are_the_headers_or_those_of_the_first_records(tmp_path: Pa
     source.close()
 
 
+def test_no_more_rows_are_waited_for_than_it_takes_to_know_the_columns() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b'{"a":1}\n{"b":1}\n')  # and the pipe stays open
+    try:
+        source = Source(f"/dev/fd/{reading}", "jsonl", row_bytes_max=100)
+        assert source.column_names(enough=frozenset("ab")) == {"a", "b"}
+        assert not source.can_be_read_again
+        source.close()
+    finally:
+        os.close(writing)
+        os.close(reading)
+
+
 def test_what_is_held_to_be_peeked_at_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_module, "PEEK_BYTES_MAX", 1000)
     (tmp_path / "in.jsonl").write_bytes(b'{"a":"%b"}\n' % (b"x" * 400) * 50)

@@ -92,6 +92,8 @@ def test_a_digest_is_any_signed_64_bit_number(store: Store, digest: int) -> None
     store.apply([Commit(outcomes=[outcome(2**40)._replace(digest=digest)])])
     assert list(store.finished()) == [(2**40, digest, True)]
     assert list(store.records()) == [outcome(2**40).record]
+    assert list(store.records(before=2**40)) == []
+    assert list(store.records(before=2**40 + 1)) == [outcome(2**40).record]
 
 
 def test_records_are_bytes_and_come_back_unchanged(store: Store) -> None:

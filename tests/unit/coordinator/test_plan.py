@@ -98,3 +98,27 @@ def test_the_run_remembers_its_job_without_secrets(tmp_path: Path) -> None:
         kept = json.loads(store.get_meta("job") or "")
     assert kept["target"]["model"] == "m"
     assert "auth" not in kept
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_certificates_that_cannot_be_used_are_refused_before_any_worker_starts(
+    tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UsageError, match="--ca-file"):
+        check(replace(files(tmp_path), ca_file=str(path)))
+
+
+def test_a_format_that_cannot_be_streamed_is_refused_for_standard_output(tmp_path: Path) -> None:
+    made = replace(files(tmp_path), output="-", state="")
+    with pytest.raises(UsageError, match="cannot be streamed as parquet"):
+        check(replace(made, output_format="parquet"))
+    # JSON lines do not tell their columns before the last one; a CSV file's header does.
+    with pytest.raises(UsageError, match="cannot be streamed as csv"):
+        check(replace(made, output_format="csv"))
+    (tmp_path / "in.csv").write_text("text\na\n")
+    plan = check(replace(made, input=str(tmp_path / "in.csv"), input_format="csv", output_format="csv"))
+    plan.source.close()
+    assert plan.out is not None

@@ -43,6 +43,15 @@ def test_a_success_shows_that_earlier_refusals_concerned_their_rows_alone() -> N
     assert not stops.reason
 
 
+def test_a_late_success_does_not_finish_the_rows_that_a_stop_leaves_open() -> None:
+    stops = Stops(job(), 0.0)
+    for row in range(5):
+        stops.judge(outcome(row, ErrorKind.UNAUTHORISED))
+    assert stops.reason
+    late = outcome(9)
+    assert stops.judge(late) == [late]
+
+
 def test_what_is_held_back_at_the_end_of_the_input_fails_its_rows() -> None:
     stops = Stops(job(), 0.0)
     refused = outcome(0, ErrorKind.UNAUTHORISED)
@@ -75,6 +84,17 @@ def test_ten_minutes_without_any_success_stop_the_run() -> None:
     stops.tick(609.0)
     assert not stops.reason
     stops.tick(611.0)
+    assert "10 minutes" in stops.reason
+
+
+def test_no_success_is_expected_while_no_row_is_under_way() -> None:
+    stops = Stops(job(), 0.0)
+    stops.heard(Tally(requests=1, replies=1, ok_replies=1), 10.0)
+    for minute in range(30):
+        stops.tick(60.0 * minute, is_idle=True)
+    stops.tick(1800.0)
+    assert not stops.reason
+    stops.tick(2500.0)
     assert "10 minutes" in stops.reason
 
 

@@ -1,9 +1,232 @@
-"""How requests in flight are divided over workers."""
+"""Children that die, hang or never come up, on a clock of the test's own; and how work is divided over them."""
 
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import job
 
-from engine.coordinator.supervise import shares
+from engine.coordinator import supervise
+from engine.coordinator.supervise import Child, Supervisor, backoff_s, shares
+
+
+class FakeProcess:
+    """A child that does as the test says."""
+
+    def __init__(self, pid: int, code: int | None) -> None:
+        self.pid = pid
+        self.code = code
+        self.closed = False
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def kill(self) -> None:
+        self.code = -9
+
+    def last_words(self) -> str:
+        return "a traceback\nImportError: no uvloop"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeLauncher:
+    """Starts fake children; ``born_dead`` names modules whose children end at once."""
+
+    def __init__(self, folder: Path, hide: object = ()) -> None:
+        self.started: list[tuple[str, FakeProcess]] = []
+        self.born_dead: set[str] = set()
+        self.fails = False
+
+    def start(self, module: str, line: bytes) -> FakeProcess:
+        if self.fails:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        process = FakeProcess(1000 + len(self.started), 1 if module in self.born_dead else None)
+        self.started.append((module, process))
+        return process
+
+    def of(self, module: str) -> list[FakeProcess]:
+        return [process for name, process in self.started if name == module]
+
+
+class Stage:
+    """A supervisor among fakes."""
+
+    def __init__(self, folder: Path, **changes: object) -> None:
+        self.deaths: list[str] = []
+        self.notes: list[str] = []
+        self.supervisor = Supervisor(
+            job(**changes),
+            (),
+            "run",
+            folder,
+            pid=1,
+            on_death=lambda child, how: self.deaths.append(how),
+            note=self.notes.append,
+        )
+        self.launcher: FakeLauncher = self.supervisor._launcher  # type: ignore[assignment]
+        self.now = 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        """Ticks a tenth of a second apart."""
+        for _ in range(round(seconds * 10)):
+            self.now += 0.1
+            self.supervisor.tick(self.now)
+
+    def greet(self) -> None:
+        for child in self.supervisor.children:
+            if child.process is not None and not child.peer:
+                self.supervisor.greeted(child, b"peer%d" % child.key, self.now)
+
+
+def on_stage(
+    scene: Callable[[Stage], None], folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object
+) -> None:
+    monkeypatch.setattr(supervise, "LocalLauncher", FakeLauncher)
+
+    async def run() -> None:
+        stage = Stage(folder, **changes)
+        scene(stage)
+        stage.supervisor.limits.close()
+
+    asyncio.run(run())
+
+
+def test_workers_that_never_come_up_end_the_run_instead_of_being_started_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.launcher.born_dead = {"engine.worker"}
+        stage.pass_time(60)
+        assert "cannot start" in stage.supervisor.hopeless
+        assert "no uvloop" in stage.supervisor.hopeless
+
+    on_stage(scene, tmp_path, monkeypatch)
+
+
+def test_a_system_that_starts_no_processes_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.launcher.fails = True
+        stage.pass_time(60)
+        assert "temporarily unavailable" in stage.supervisor.hopeless
+
+    on_stage(scene, tmp_path, monkeypatch)
+
+
+def test_a_dead_worker_is_replaced_after_a_back_off_under_a_new_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.pass_time(2)
+        stage.greet()
+        first = stage.supervisor.children[0]
+        key = first.key
+        stage.launcher.of("engine.worker")[0].code = -9
+        stage.pass_time(0.1)
+        assert first.process is None
+        assert "signal 9" in stage.deaths[0]
+        stage.pass_time(1)
+        assert first.process is not None and first.key > key and first.peer == b""
+        assert not stage.supervisor.hopeless
+
+    on_stage(scene, tmp_path, monkeypatch)
+
+
+def test_twenty_deaths_within_a_minute_end_the_run_and_the_same_over_an_hour_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage, apart_s: float) -> None:
+        for _ in range(25):
+            stage.pass_time(apart_s)
+            stage.greet()
+            for process in stage.launcher.of("engine.worker"):
+                if process.code is None:
+                    process.code = -11
+                    break
+            stage.pass_time(0.1)
+
+    def often(stage: Stage) -> None:
+        scene(stage, 1.0)
+        assert "keep dying" in stage.supervisor.hopeless
+
+    def seldom(stage: Stage) -> None:
+        scene(stage, 100.0)
+        assert not stage.supervisor.hopeless
+
+    # Fakes do not beat: silence is not the matter here.
+    monkeypatch.setattr(supervise, "SILENT_S", 1e9)
+    on_stage(often, tmp_path, monkeypatch, procs=4)
+    on_stage(seldom, tmp_path, monkeypatch, procs=4)
+
+
+@pytest.mark.parametrize(("said_hello", "after_s"), [(True, 20.0), (False, 60.0)])
+def test_a_worker_that_hangs_is_replaced_also_before_it_ever_said_hello(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said_hello: bool, after_s: float
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.pass_time(0.1)
+        hung = stage.launcher.of("engine.worker")[0]
+        if said_hello:
+            stage.greet()
+        stage.pass_time(after_s - 0.5)
+        assert hung.code is None
+        stage.pass_time(1.0)
+        assert hung.code == -9
+        assert hung.closed
+        assert len([note for note in stage.notes if "silent" in note]) == 1
+
+    on_stage(scene, tmp_path, monkeypatch, procs=1)
+
+
+def test_a_limiter_that_cannot_run_is_restarted_ever_more_slowly_and_then_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.launcher.born_dead = {"engine.limiter"}
+        stage.supervisor.start_limiter(stage.now)
+        stage.pass_time(1.0)
+        assert len(stage.launcher.of("engine.limiter")) <= 5
+        assert not stage.supervisor.hopeless
+        stage.pass_time(60)
+        assert "limiter" in stage.supervisor.hopeless
+
+    on_stage(scene, tmp_path, monkeypatch, rpm=60)
+
+
+def test_a_limiter_that_dies_now_and_then_is_restarted_at_once_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.supervisor.start_limiter(stage.now)
+        for count in range(2, 14):
+            stage.pass_time(40)
+            stage.greet()
+            stage.launcher.of("engine.limiter")[-1].code = -9
+            stage.pass_time(0.3)
+            assert len(stage.launcher.of("engine.limiter")) == count
+        assert not stage.supervisor.hopeless
+
+    on_stage(scene, tmp_path, monkeypatch, rpm=60, procs=1)
+
+
+def test_a_back_off_grows_and_stays_bounded() -> None:
+    waits = [backoff_s(failures) for failures in range(1, 2000)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (0.1, 5.0)
+
+
+def test_a_workers_slot_is_known_by_its_socket_while_it_is_the_present_one(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    child: Child = stage.supervisor.children[0]
+    assert stage.supervisor.child_of(b"") is None
+    stage.supervisor.greeted(child, b"one", 0.0)
+    assert stage.supervisor.child_of(b"one") is child
 
 
 @given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 32))

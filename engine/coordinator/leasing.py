@@ -1,0 +1,119 @@
+"""Waiting rows to the workers that ask for them, and reading on as they go.
+
+Rules of this file:
+1. A lease is committed before it is sent.
+2. First come, first served; a worker is handed no more than it asked for.
+3. Leasing waits for the disk, and reading waits for leasing, so that memory stays bounded.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from engine.config import Job
+from engine.coordinator.commits import Commits
+from engine.coordinator.feed import Feed
+from engine.coordinator.supervise import Child
+from engine.core.ledger import Ledger, LedgerRow
+from engine.wire.link import Hub
+from engine.wire.messages import Lease, RowLine
+
+BACKLOG_ROWS = 1024  # read ahead of what is leased, at least
+BACKLOG_BYTES = 32 * 1024 * 1024
+WRITER_ROWS_MAX = 20_000  # committed no faster than so many rows behind: leasing waits for the disk
+
+
+class Leasing:
+    """The way from the feed to the workers. ``on_change`` is called when rows came back."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        hub: Hub,
+        ledger: Ledger,
+        commits: Commits,
+        feed: Feed,
+        children: list[Child],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._lease_bytes_max = job.limits.lease_bytes_max
+        self._hub = hub
+        self._ledger = ledger
+        self._commits = commits
+        self._feed = feed
+        self._children = children
+        self._on_change = on_change
+        self._asking: deque[Child] = deque()  # workers with credit, in the order they asked
+        self._reading = 1  # chunks asked for and not yet here
+        self._stopped = False
+        self.all_read = False
+
+    def read(self, rows: list[LedgerRow]) -> None:
+        """A chunk that was asked for has come."""
+        self._reading -= 1
+        self._ledger.offer(rows)
+        self.serve()
+
+    def stop(self) -> None:
+        """Nothing more is leased or read."""
+        self._stopped = True
+
+    def wants(self, child: Child, rows: int) -> None:
+        """A worker asks for more rows."""
+        if rows <= 0:
+            return
+        if child.want <= 0:
+            self._asking.append(child)
+        child.want += rows
+        self.serve()
+
+    def released(self, child: Child, rows: list[int]) -> None:
+        """A worker gives rows back unsent."""
+        self._commits.released(self._ledger.release(child.key, rows))
+        self.serve()
+        self._on_change()
+
+    def serve(self) -> None:
+        """Lease rows to the workers that asked, in the order they asked."""
+        if self._stopped:
+            return
+        for _ in range(len(self._asking)):
+            if self._commits.backlog > WRITER_ROWS_MAX:
+                break
+            child = self._asking.popleft()
+            if child.process is None or child.want <= 0:
+                continue
+            lease = self._ledger.lease(child.key, child.want, self._lease_bytes_max)
+            if lease is None:
+                self._asking.append(child)
+                continue
+            child.want -= len(lease.rows)
+            if child.want > 0:
+                self._asking.append(child)
+            self._open(child, lease.id, lease.rows)
+        self._read_on()
+
+    def _open(self, child: Child, lease: int, rows: list[LedgerRow]) -> None:
+        key, peer = child.key, child.peer
+        message = Lease(lease=lease, rows=[RowLine(row.row, row.line, row.payload) for row in rows])
+        numbers = [row.row for row in rows]
+
+        def recorded() -> None:
+            # The worker may have died meanwhile: its rows are waiting again under another lease.
+            if child.key != key or child.process is None:
+                return
+            if self._stopped:
+                # The drain began while this was being written: the rows were never handed out.
+                self.released(child, numbers)
+            else:
+                self._hub.send(peer, message)
+
+        self._commits.opened(lease, numbers, recorded)
+
+    def _read_on(self) -> None:
+        if self.all_read or self._stopped or self._reading:
+            return
+        low = max(BACKLOG_ROWS, 2 * sum(child.want for child in self._children))
+        if self._ledger.waiting_count < low and self._ledger.waiting_bytes < BACKLOG_BYTES:
+            self._reading += 1
+            self._feed.more()
