@@ -41,12 +41,17 @@ class Run:
         self._stdin = stdin
         self.pid = self._process.pid
         self.out = self.err = ""
+        self.output = arguments[arguments.index("-o") + 1] if "-o" in arguments else ""
 
     def wait(self, timeout_s: float = 60.0) -> int:
         """The exit code."""
         out, err = self._process.communicate(self._stdin, timeout_s)
         self.out, self.err = out.decode(), err.decode()
         return self._process.returncode
+
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
 
     def summary(self, timeout_s: float = 60.0) -> dict[str, Any]:
         """The summary of a run with ``--json``."""
