@@ -22,9 +22,8 @@ from engine.formats.record import META_COLUMNS
 from engine.providers import make_provider
 from engine.sink import StreamOut, check_output
 from engine.source import Source
-from engine.statefolder import move_aside
 from engine.steps import make_step
-from engine.store import Store
+from engine.store import Store, move_aside
 
 PEEK_ROWS = 100  # records of an input without a header that are asked for their columns
 

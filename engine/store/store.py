@@ -1,7 +1,7 @@
-"""The run's memory on disk: outcomes, open leases, the run's identity. SQLite, one file, one transaction per group.
+"""The store: outcomes, open leases and the run's identity. SQLite, one file, one transaction per group.
 
 Rules of this file:
-1. The only module that imports sqlite3; every fault of SQLite leaves it as a StoreFailure that says what to do.
+1. Every fault of SQLite leaves it as a StoreFailure that says what to do.
 2. What ``apply`` was given is on disk when it returns, whole or not at all. After one failure nothing is
    written any more: what the disk holds is then unknown until the store is opened again.
 3. Reads have connections of their own and no transaction outlives a page, so that a slow reader neither
@@ -17,48 +17,17 @@ from operator import lt
 from pathlib import Path
 from typing import Any, Self
 
-from engine.core.commit import (
-    Commit,
-    Counts,
-    OutcomeRow,
-    Sums,
-    checksum,
-    pack_rows,
-    sums_by_kind,
-    unpack_rows,
-)
+from engine.core.commit import Commit, Counts, Sums, checksum
 from engine.core.errors import StoreFailure, UsageError
-from engine.statefolder import FolderHold, create_private_file, folder_trouble, hold_folder, move_aside
-from engine.storefaults import damaged, store_failure
-from engine.storeschema import (
-    ADD_TO_TALLY,
-    APPLICATION_ID,
-    COLUMNS,
-    FINISHED_AFTER,
-    RECORDS_AFTER,
-    SCHEMA,
-    SCHEMA_VERSION,
-    insert_outcomes,
-)
+from engine.store.faults import damaged
+from engine.store.folder import FolderHold, create_private_file, hold_folder
+from engine.store.opening import DATABASE_NAME, SYNCHRONOUS, connect, named_faults, prepare, version_of
+from engine.store.schema import FINISHED_AFTER, RECORDS_AFTER
+from engine.store.writing import unpack, write_leases, write_outcomes
 
-__all__ = ["Commit", "Counts", "OutcomeRow", "Store", "move_aside"]
-
-DATABASE_NAME = "store.db"
-
-# fsync: a committed row survives power loss, as far as the disk honours a sync. os: it survives the death of
-# any process; power loss takes back what the kernel had not written yet (on Linux about the last 30 s), and
-# what is left is still whole.
-_SYNCHRONOUS = {"fsync": "FULL", "os": "NORMAL"}
-
-_PAGE_BYTES = 4096
-_LOG_BYTES = 4 * 1024 * 1024  # past this the write-ahead log is emptied; more would make that pause longer
-_CACHE_KIB = 16 * 1024
-_BUSY_S = 10.0  # only recovery after a crash holds a lock that others wait for
 _FINISHED_PAGE = 8192  # rows
 _RECORDS_PAGE = 512  # rows, or fewer where they are large:
 _RECORDS_PAGE_BYTES = 4 * 1024 * 1024
-# Each INSERT gives up the interpreter lock once and has to get it back, so rows go in many at a time.
-_INSERT = {rows: insert_outcomes(rows) for rows in (64, 16, 4, 1)}
 
 
 class Store:
@@ -92,25 +61,25 @@ class Store:
         ``durability``: "fsync" or "os". Raises UsageError when another run has the folder, when it cannot be
         made (its parent must exist), or when it holds something else or something newer.
         """
-        with ExitStack() as undo, _named_faults(folder):
+        with ExitStack() as undo, named_faults(folder):
             hold = hold_folder(folder)
             undo.callback(hold.release)
             create_private_file(folder / DATABASE_NAME)
-            writer = _connect(folder, mode="rw")
+            writer = connect(folder, mode="rw")
             undo.callback(writer.close)
-            _prepare(writer, folder, synchronous=_SYNCHRONOUS[durability])
-            store = cls(folder, _connect(folder, mode="ro"), writer, hold)
+            prepare(writer, folder, synchronous=SYNCHRONOUS[durability])
+            store = cls(folder, connect(folder, mode="ro"), writer, hold)
             undo.pop_all()
         return store
 
     @classmethod
     def view(cls, folder: Path) -> Self:
         """Read the store in ``folder``, also while a run writes to it. Raises UsageError if no run is there."""
-        with ExitStack() as undo, _named_faults(folder):
+        with ExitStack() as undo, named_faults(folder):
             if (folder / DATABASE_NAME).is_file():
-                reader = _connect(folder, mode="ro")
+                reader = connect(folder, mode="ro")
                 undo.callback(reader.close)
-                if _version(reader, folder) > 0:
+                if version_of(reader, folder) > 0:
                     undo.pop_all()
                     return cls(folder, reader, None, None)
         raise UsageError(f"There is no run in {folder}. Give the folder that a run keeps its state in.")
@@ -139,8 +108,8 @@ class Store:
         Raises StoreFailure, on every later call too: nothing of the group counts as written then.
         """
         with self._transaction() as writer:
-            _write_outcomes(writer, [line for commit in commits for line in commit.outcomes])
-            _write_leases(writer, commits, self._folder)
+            write_outcomes(writer, [line for commit in commits for line in commit.outcomes])
+            write_leases(writer, commits, self._folder)
             in_doubt = sum(commit.in_doubt for commit in commits)
             if in_doubt:
                 writer.execute("UPDATE run SET in_doubt = in_doubt + ?", (in_doubt,))
@@ -157,7 +126,7 @@ class Store:
         with self._transaction() as writer:
             rows: set[int] = set()
             for lease, packed in writer.execute("SELECT lease, rows FROM lease"):
-                rows.update(_unpack(packed, lease, self._folder))
+                rows.update(unpack(packed, lease, self._folder))
             known = "SELECT 1 FROM outcome INDEXED BY finished WHERE row = ?"
             finished = sum(writer.execute(known, (row,)).fetchone() is not None for row in rows)
             in_doubt = len(rows) - finished
@@ -211,7 +180,7 @@ class Store:
             if self._failure is not None:
                 raise StoreFailure(str(self._failure))
             try:
-                with _named_faults(self._folder):
+                with named_faults(self._folder):
                     writer.execute("BEGIN IMMEDIATE")
                     yield writer
                     writer.execute("COMMIT")
@@ -313,7 +282,7 @@ class Store:
         """
         page: list[tuple[Any, ...]] = []
         size = 0
-        with _named_faults(self._folder), closing(reader.execute(statement, (after, rows_max))) as cursor:
+        with named_faults(self._folder), closing(reader.execute(statement, (after, rows_max))) as cursor:
             if not bytes_max:
                 return cursor.fetchall()
             for line in cursor:
@@ -324,7 +293,7 @@ class Store:
         return page
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._read_lock, _named_faults(self._folder):
+        with self._read_lock, named_faults(self._folder):
             return self._reader.execute(statement, values).fetchall()
 
     def _value(self, statement: str, *values: object) -> Any:
@@ -338,116 +307,5 @@ class Store:
         return value
 
     def _own_reader(self) -> sqlite3.Connection:
-        with _named_faults(self._folder):
-            return _connect(self._folder, mode="ro")
-
-
-def _write_outcomes(writer: sqlite3.Connection, outcomes: list[OutcomeRow]) -> None:
-    if not outcomes:
-        return
-    values: list[object] = []
-    for row, ok, kind, digest, record, attempts, latency_ms, tokens_in, tokens_out in outcomes:
-        crc = checksum(row, ok, digest, record)
-        values += (row, ok, kind, digest, attempts, latency_ms, tokens_in, tokens_out, crc, record)
-    start = 0
-    for rows, statement in _INSERT.items():
-        step = rows * COLUMNS
-        while len(values) - start >= step:
-            writer.execute(statement, values[start : start + step])
-            start += step
-    writer.executemany(ADD_TO_TALLY, [(kind, *sums) for kind, sums in sums_by_kind(outcomes).items()])
-
-
-def _write_leases(writer: sqlite3.Connection, commits: Sequence[Commit], folder: Path) -> None:
-    # A lease that is opened and closed within one group was never needed on disk.
-    closed = {lease for commit in commits for lease in commit.closed}
-    opened = [
-        (lease, pack_rows(rows)) for commit in commits for lease, rows in commit.opened if lease not in closed
-    ]
-    if opened:
-        writer.executemany("INSERT INTO lease VALUES (?, ?)", opened)
-    for commit in commits:
-        for lease, given_back in commit.released:
-            if lease not in closed:
-                _shrink_lease(writer, lease, given_back, folder)
-    if closed:
-        writer.executemany("DELETE FROM lease WHERE lease = ?", [(lease,) for lease in closed])
-
-
-def _shrink_lease(writer: sqlite3.Connection, lease: int, given_back: Sequence[int], folder: Path) -> None:
-    found = writer.execute("SELECT rows FROM lease WHERE lease = ?", (lease,)).fetchone()
-    if found is None:
-        raise ValueError(f"rows of lease {lease} were released, which is not open in the store")
-    gone = set(given_back)
-    left = pack_rows(row for row in _unpack(found[0], lease, folder) if row not in gone)
-    writer.execute("UPDATE lease SET rows = ? WHERE lease = ?", (left, lease))
-
-
-def _unpack(packed: bytes, lease: int, folder: Path) -> tuple[int, ...]:
-    try:
-        return unpack_rows(packed)
-    except ValueError as error:
-        raise damaged(f"lease {lease} is not what was written", folder) from error
-
-
-def _connect(folder: Path, *, mode: str) -> sqlite3.Connection:
-    """``mode``: rw or ro, as SQLite's URIs name them; neither creates the file."""
-    address = f"{(folder / DATABASE_NAME).absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(
-        address, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.execute("PRAGMA cell_size_check = ON")  # a damaged page is an error, not a wrong value
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(writer: sqlite3.Connection, folder: Path, *, synchronous: str) -> None:
-    version = _version(writer, folder)
-    if version == 0:
-        writer.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-    mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":
-        raise UsageError(
-            f"The file system of {folder} cannot hold a run's state: SQLite's write-ahead log does not work there "
-            "(network file systems are the usual reason). Choose a folder on a local disk with --state."
-        )
-    writer.execute(f"PRAGMA synchronous = {synchronous}")
-    writer.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
-    writer.execute(f"PRAGMA journal_size_limit = {4 * _LOG_BYTES}")
-    writer.execute("PRAGMA temp_store = MEMORY")
-    if version == 0:
-        writer.executescript(SCHEMA)
-
-
-def _version(connection: sqlite3.Connection, folder: Path) -> int:
-    """The schema's version, 0 for an empty file. Raises UsageError for a newer one and for somebody else's."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if owner != APPLICATION_ID and (tables or owner):
-        raise UsageError(
-            f"{folder / DATABASE_NAME} is a database of another program. Choose another folder with --state."
-        )
-    if version > SCHEMA_VERSION:
-        raise UsageError(
-            f"The run in {folder} was written by a newer version of engine (store version {version}, this one "
-            f"reads {SCHEMA_VERSION}). Use that version, or start over with --fresh."
-        )
-    return version
-
-
-@contextmanager
-def _named_faults(folder: Path) -> Iterator[None]:
-    """What SQLite or the operating system says of the folder, as a sentence for the user."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise store_failure(getattr(error, "sqlite_errorcode", 0), str(error), folder) from error
-    except UnicodeDecodeError as error:
-        raise damaged("a text is not what was written", folder) from error
-    except OSError as error:
-        raise folder_trouble(error, folder) from error
+        with named_faults(self._folder):
+            return connect(self._folder, mode="ro")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import store as store_module
 from engine.core.commit import checksum, pack_rows, sums_by_kind, unpack_rows
 from engine.core.errors import ErrorKind, ExitCode, StoreFailure, UsageError
 from engine.store import Commit, Counts, OutcomeRow, Store, move_aside
-from engine.storefaults import store_failure
+from engine.store import store as store_module
+from engine.store.faults import store_failure
 
 
 def outcome(row: int, *, kind: str = "", size: int = 0, cost: int = 1) -> OutcomeRow:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import statefolder
 from engine.core.errors import ExitCode, StoreFailure, UsageError
-from engine.statefolder import create_private_file, folder_trouble, hold_folder, move_aside
+from engine.store import folder as folder_module
+from engine.store.folder import create_private_file, folder_trouble, hold_folder, move_aside
 
 
 def test_a_folder_that_is_moved_aside_while_it_is_being_locked_is_not_taken_for_the_new_one(
@@ -26,7 +26,7 @@ def test_a_folder_that_is_moved_aside_while_it_is_being_locked_is_not_taken_for_
         flock(descriptor, operation)
 
     flock = fcntl.flock
-    monkeypatch.setattr(statefolder.fcntl, "flock", moved_just_before)
+    monkeypatch.setattr(folder_module.fcntl, "flock", moved_just_before)
     hold = hold_folder(folder)
     assert calls == 2
     assert (folder / "lock").read_text() == f"{os.getpid()}\n"

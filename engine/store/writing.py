@@ -1,0 +1,67 @@
+"""A group of commits as rows of the store's tables, within a transaction that somebody else began.
+
+Rules of this file:
+1. Statements only: when a transaction begins and ends is the store's to say.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.core.commit import Commit, OutcomeRow, checksum, pack_rows, sums_by_kind, unpack_rows
+from engine.store.faults import damaged
+from engine.store.schema import ADD_TO_TALLY, COLUMNS, insert_outcomes
+
+# Each INSERT gives up the interpreter lock once and has to get it back, so rows go in many at a time.
+_INSERT = {rows: insert_outcomes(rows) for rows in (64, 16, 4, 1)}
+
+
+def write_outcomes(writer: sqlite3.Connection, outcomes: list[OutcomeRow]) -> None:
+    """Insert outcomes and bring the sums up to date."""
+    if not outcomes:
+        return
+    values: list[object] = []
+    for row, ok, kind, digest, record, attempts, latency_ms, tokens_in, tokens_out in outcomes:
+        crc = checksum(row, ok, digest, record)
+        values += (row, ok, kind, digest, attempts, latency_ms, tokens_in, tokens_out, crc, record)
+    start = 0
+    for rows, statement in _INSERT.items():
+        step = rows * COLUMNS
+        while len(values) - start >= step:
+            writer.execute(statement, values[start : start + step])
+            start += step
+    writer.executemany(ADD_TO_TALLY, [(kind, *sums) for kind, sums in sums_by_kind(outcomes).items()])
+
+
+def write_leases(writer: sqlite3.Connection, commits: Sequence[Commit], folder: Path) -> None:
+    """Insert, shrink and delete leases as the commits say."""
+    # A lease that is opened and closed within one group was never needed on disk.
+    closed = {lease for commit in commits for lease in commit.closed}
+    opened = [
+        (lease, pack_rows(rows)) for commit in commits for lease, rows in commit.opened if lease not in closed
+    ]
+    if opened:
+        writer.executemany("INSERT INTO lease VALUES (?, ?)", opened)
+    for commit in commits:
+        for lease, given_back in commit.released:
+            if lease not in closed:
+                _shrink_lease(writer, lease, given_back, folder)
+    if closed:
+        writer.executemany("DELETE FROM lease WHERE lease = ?", [(lease,) for lease in closed])
+
+
+def _shrink_lease(writer: sqlite3.Connection, lease: int, given_back: Sequence[int], folder: Path) -> None:
+    found = writer.execute("SELECT rows FROM lease WHERE lease = ?", (lease,)).fetchone()
+    if found is None:
+        raise ValueError(f"rows of lease {lease} were released, which is not open in the store")
+    gone = set(given_back)
+    left = pack_rows(row for row in unpack(found[0], lease, folder) if row not in gone)
+    writer.execute("UPDATE lease SET rows = ? WHERE lease = ?", (left, lease))
+
+
+def unpack(packed: bytes, lease: int, folder: Path) -> tuple[int, ...]:
+    """The rows of a lease as it was kept. Raises StoreFailure for one that is damaged."""
+    try:
+        return unpack_rows(packed)
+    except ValueError as error:
+        raise damaged(f"lease {lease} is not what was written", folder) from error
