@@ -34,6 +34,7 @@ from engine.providers.replies import (
     total,
 )
 from engine.providers.structured import narrowed
+from engine.providers.tools import from_blocks
 
 MAX_TOKENS_DEFAULT: Final = 1024
 VERSION: Final = "2023-06-01"
@@ -180,6 +181,8 @@ def _carefully(reply: Reply) -> Answer | Failure:
         return refused(reply, f"the model refused{said_so}", usage)
     if stop == "pause_turn":
         return bad_reply(reply, "the model paused its turn, as it does with tools of the server", usage)
+    if calls := from_blocks(blocks):
+        return Answer(calls, usage, name_in(body.get("model")), stop[:MODEL_CHARS_MAX])
     text = "".join(texts)
     if not texts or (not text and stop != "end_turn"):
         return bad_reply(reply, _why_no_text(stop), usage)
@@ -188,7 +191,7 @@ def _carefully(reply: Reply) -> Answer | Failure:
 
 def _why_no_text(stop: str) -> str:
     if stop == "tool_use":
-        return "the model asked for a tool instead of answering; only answers in text are read"
+        return "the model asked for a tool without naming it"
     if stop == "max_tokens":
         return "the token limit (--max-tokens) was used up before there was any text of the answer"
     return "the reply has no text of an answer" + (f" (stop_reason {clean(stop, 60)})" if stop else "")

@@ -31,6 +31,7 @@ from engine.providers.replies import (
     read_json,
     text_in,
 )
+from engine.providers.tools import from_functions
 
 _PATHS: Final = {"chat": "/api/chat", "embeddings": "/api/embed"}
 _ENDS: Final = frozenset({"stop", "length"})
@@ -133,6 +134,8 @@ def _carefully(reply: Reply) -> Answer | Failure:
     text = message.get("content")
     if body.get("done") is False:
         return bad_reply(reply, "the reply is only a piece of a stream; leave stream out", usage)
+    if calls := from_functions(message.get("tool_calls")):
+        return Answer(calls, usage, name_in(body.get("model")), finish)
     if not isinstance(text, str) or (not text and (finish != "stop" or message.get("tool_calls"))):
         return bad_reply(reply, _why_no_text(message, finish), usage)
     return Answer(text, usage, name_in(body.get("model")), finish)
@@ -148,7 +151,7 @@ def _vectors(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer | Fa
 
 def _why_no_text(message: Mapping[str, Any], finish: str) -> str:
     if message.get("tool_calls"):
-        return "the model asked for a tool instead of answering; only answers in text are read"
+        return "the model asked for a tool without naming it"
     if finish == "length":
         return "the token limit (--max-tokens) was used up before there was any text of the answer"
     return "the reply has no text of an answer" + (f" (done_reason {clean(finish, 60)})" if finish else "")

@@ -35,6 +35,7 @@ from engine.providers.replies import (
     refused,
     text_in,
 )
+from engine.providers.tools import from_functions, from_output
 
 # Ordinary ends of an answer; any other word is looked at the careful way.
 _ENDS: Final = frozenset({"stop", "length"})
@@ -196,6 +197,8 @@ def _from_choices(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer
         )
     if finish in _BROKEN:
         return bad_reply(reply, f"the server broke the answer off (finish_reason {finish})", usage)
+    if calls := from_functions(message.get("tool_calls") or [{"function": message.get("function_call")}]):
+        return Answer(calls, usage, name_in(body.get("model")), finish)
     if text is None or (not text and (finish != "stop" or message.get("tool_calls"))):
         return bad_reply(reply, _why_no_text(message, finish), usage)
     return Answer(text, usage, name_in(body.get("model")), finish)
@@ -203,7 +206,7 @@ def _from_choices(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer
 
 def _why_no_text(message: Mapping[str, Any], finish: str) -> str:
     if message.get("tool_calls") or message.get("function_call"):
-        return "the model asked for a tool instead of answering; only answers in text are read"
+        return "the model asked for a tool without naming it"
     if finish == "length":
         return "the token limit (--max-tokens) was used up before there was any text of the answer"
     return "the reply has no text of an answer" + (f" (finish_reason {clean(finish, 60)})" if finish else "")
@@ -242,11 +245,14 @@ def _from_output(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer 
                 texts.append(part["text"])
     if reason.lower().startswith(_FILTERED):
         return refused(reply, f"a content filter stopped the answer ({clean(reason, 60)})", usage)
+    finish = reason[:MODEL_CHARS_MAX] or status or "completed"
+    if calls := from_output(output):
+        return Answer(calls, usage, name_in(body.get("model")), finish)
     text = "".join(texts)
     if not texts or (not text and status == "incomplete"):
-        finish = "length" if reason == "max_output_tokens" else clean(reason, 60)
-        return bad_reply(reply, _why_no_text({"tool_calls": called}, finish), usage)
-    return Answer(text, usage, name_in(body.get("model")), reason[:MODEL_CHARS_MAX] or status or "completed")
+        why = "length" if reason == "max_output_tokens" else clean(reason, 60)
+        return bad_reply(reply, _why_no_text({"tool_calls": called}, why), usage)
+    return Answer(text, usage, name_in(body.get("model")), finish)
 
 
 def _from_data(reply: Reply, body: Mapping[str, Any], usage: Usage) -> Answer | Failure:
