@@ -39,6 +39,8 @@ class Stops:
         self._held: list[OutcomeRow] = []
         self._finished = 0
         self._failed = 0
+        # Where each row names its own page, one that is missing or closed says nothing about the next one.
+        self._own_urls = job.step.url is not None and "{" in job.step.url
         self._failures_max, self._failures_share = parse_max_failures(job.max_failures)
 
     def judge(self, outcome: OutcomeRow) -> list[OutcomeRow]:
@@ -55,7 +57,7 @@ class Stops:
         if effect is RunEffect.STOP:
             self._stop(outcome)
             return []
-        if effect is RunEffect.STOP_AFTER_STREAK:
+        if effect is RunEffect.STOP_AFTER_STREAK and not self._own_urls:
             self._held.append(outcome)
             if len(self._held) >= STREAK:
                 self._stop(outcome)

@@ -3,6 +3,7 @@
 import pytest
 from jobs import job
 
+from engine.config import StepSettings
 from engine.coordinator.stops import Stops, message_of
 from engine.core.commit import OutcomeRow
 from engine.core.errors import ErrorKind, ExitCode
@@ -50,6 +51,17 @@ def test_a_late_success_does_not_finish_the_rows_that_a_stop_leaves_open() -> No
     assert stops.reason
     late = outcome(9)
     assert stops.judge(late) == [late]
+
+
+@pytest.mark.parametrize(("url", "stops_run"), [("http://h/{{ page }}", False), ("http://h/score", True)])
+def test_pages_that_are_missing_stop_a_run_only_if_all_rows_ask_for_the_same_one(
+    url: str, stops_run: bool
+) -> None:
+    stops = Stops(job(step=StepSettings(kind="request", url=url)), 0.0)
+    for row in range(5):
+        missing = outcome(row, ErrorKind.NOT_FOUND)
+        assert stops.judge(missing) == ([] if stops_run else [missing])
+    assert bool(stops.reason) == stops_run
 
 
 def test_what_is_held_back_at_the_end_of_the_input_fails_its_rows() -> None:
