@@ -7,6 +7,7 @@ Rules of this file:
 3. A body is read through a cap that holds before and after decompression. aiohttp's own decompression is off,
    because it has no bound (aiohttp's threat model leaves that to the user).
 4. Every stage has a finite time-out. One sweep over the requests in flight enforces them, not a timer each.
+   Nothing is ever sent twice by itself: every sending is counted, charged and visible.
 5. Every foreign exception becomes a Failure of one ErrorKind here, and nowhere else.
 """
 
@@ -14,25 +15,24 @@ import asyncio
 import errno
 import ssl
 import zlib
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
+from aiohttp.http_parser import RawResponseMessage
 from yarl import URL
 
 from engine.config import Limits, Timeouts
 from engine.core.errors import ErrorKind
 from engine.core.model import Call, Failure, Reply
 from engine.credentials import AuthHeader, Secret, all_secrets, redact
-from engine.worker.lean import LeanRequest, ReuseConnector
+from engine.worker.connections import Connections, Proxy
+from engine.worker.head import Heads
 
-KEEPALIVE_S: Final = 30.0  # shorter than most servers' and gateways' own (nginx 75 s, many balancers 60 s)
-DNS_CACHE_S: Final = 60
-HEADER_LINE_BYTES_MAX: Final = 64 * 1024
-HEADERS_MAX: Final = 256
 _NEVER: Final = float("inf")
 
 
@@ -69,37 +69,22 @@ class Fetcher:
         self._loop = asyncio.get_running_loop()
         self._origin = URL(origin).origin()
         self._secrets: tuple[Secret, ...] = all_secrets(auth)
-        self._auth = [(header.name, header.reveal()) for header in auth]
         self._timeouts = timeouts
         self._bytes_max = limits.reply_bytes_max
         self._error_chars_max = limits.error_chars_max
-        context = ssl.create_default_context(cafile=ca_file or None)
-        self._connector = ReuseConnector(
-            limit=0,
-            limit_per_host=0,
-            ttl_dns_cache=DNS_CACHE_S,
-            keepalive_timeout=KEEPALIVE_S,
-            ssl=context,
-            enable_cleanup_closed=False,
+        proxy = proxy_for(self._origin) if trust_env else None
+        self._connections = Connections(
+            self._origin, context=ssl.create_default_context(cafile=ca_file or None), proxy=proxy
         )
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            request_class=LeanRequest,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s, sock_read=None),
-            auto_decompress=False,
-            trust_env=trust_env,
-            raise_for_status=False,
-            max_line_size=HEADER_LINE_BYTES_MAX,
-            max_field_size=HEADER_LINE_BYTES_MAX,
-        )
-        # aiohttp resends GET, PUT and DELETE by itself when a kept-alive connection breaks; every sending has to be
-        # counted, charged and visible, so the only switch there is gets turned.
-        self._session._retry_connection = False
+        always = [(header.name, header.reveal()) for header in auth]
+        forwarded = (
+            proxy is not None and self._origin.scheme == "http"
+        )  # else it is a tunnel, and sees nothing
+        if forwarded and proxy is not None:
+            always += proxy.headers
+        self._heads = Heads(self._origin, always, absolute=forwarded)
         self._last_url = ""
         self._last_target = URL()
-        self._last_headers: tuple[tuple[str, str], ...] | None = None
-        self._last_prepared: CIMultiDict[str] = CIMultiDict()
         self._flights: set[Flight] = set()
 
     def register(self, flight: Flight) -> None:
@@ -113,10 +98,11 @@ class Fetcher:
                 flight.deadline = _NEVER
                 flight.expired = True
                 flight.task.cancel()
+        self._connections.prune()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._connections.close()
 
     async def send(self, call: Call, key: str, flight: Flight) -> Reply | Failure:
         """Send ``call`` once, with ``key`` as its Idempotency-Key. Never raises for what the network does."""
@@ -126,22 +112,28 @@ class Fetcher:
             if refused is not None:
                 return refused
             target = self._last_target
-        headers = self._headers_for(call.headers)
-        headers["Idempotency-Key"] = key
-        flight.expired = False
-        flight.stage = "first byte"
-        start = self._loop.time()
-        flight.deadline = start + self._timeouts.first_byte_s
         try:
-            response = await self._session.request(
-                call.method, target, data=call.body, headers=headers, allow_redirects=False
-            )
-            try:
-                return await self._read(response, flight, start)
-            finally:
-                # A body that was read to its end has given its connection back already; any other is closed.
-                if not response.closed:
-                    response.close()
+            request = self._heads.request(call, target, key)
+        except ValueError as error:
+            return Failure(ErrorKind.BAD_REQUEST, f"the request cannot be sent: {error}")
+        start = self._loop.time()
+        flight.expired = False
+        channel = self._connections.take()
+        try:
+            if channel is None:
+                flight.stage = "connection"
+                flight.deadline = start + self._timeouts.connect_s
+                channel = await self._connections.open()
+                start = self._loop.time()
+            flight.stage = "first byte"
+            flight.deadline = start + self._timeouts.first_byte_s
+            channel.send(request, has_body=call.method != "HEAD")
+            message, content = await channel.reply()
+            result = await self._read(message, content, flight, start)
+            if content.is_eof():
+                self._connections.give_back(channel)
+                channel = None
+            return result
         except asyncio.CancelledError:
             if not flight.expired:
                 raise
@@ -151,10 +143,11 @@ class Fetcher:
                 task.uncancel()
             return Failure(ErrorKind.TIMEOUT, self._timeout_message(flight.stage))
         except _NETWORK_ERRORS as error:
-            return self._failure(error)
+            return self._failure(error, reused=channel is not None and channel.served)
         finally:
             flight.deadline = _NEVER
-            self._connector.forget()
+            if channel is not None:
+                channel.close()
 
     def _aim(self, url: str) -> Failure | None:
         """Make ``url`` the target, or say why it is refused: keys go to the configured origin only."""
@@ -171,34 +164,22 @@ class Fetcher:
         self._last_url, self._last_target = url, target
         return None
 
-    def _headers_for(self, headers: tuple[tuple[str, str], ...]) -> CIMultiDict[str]:
-        if headers is not self._last_headers:
-            prepared = CIMultiDict(headers)
-            # Compressed replies are not asked for: they cost more CPU than they save on the way here. One that
-            # comes all the same is understood, see _inflate.
-            prepared.setdefault(hdrs.ACCEPT_ENCODING, "identity")
-            prepared.setdefault(hdrs.ACCEPT, "*/*")
-            prepared.setdefault(hdrs.USER_AGENT, "throughput-engine")
-            for name, value in self._auth:
-                prepared[name] = value
-            self._last_headers, self._last_prepared = headers, prepared
-        return self._last_prepared.copy()
-
-    async def _read(self, response: aiohttp.ClientResponse, flight: Flight, start: float) -> Reply | Failure:
-        status = response.status
+    async def _read(
+        self, message: RawResponseMessage, content: aiohttp.StreamReader, flight: Flight, start: float
+    ) -> Reply | Failure:
+        status = message.code
         if 300 <= status < 400:
             return Failure(
                 ErrorKind.REDIRECT_REFUSED,
                 f"the endpoint answered {status} and tried to send the request elsewhere; give its final address",
                 status=status,
             )
-        headers = response.headers
-        content = response.content
+        headers = message.headers
         if content.is_eof():
             body = content.read_nowait(-1)
         else:
-            declared = response.content_length
-            if declared is not None and declared > self._bytes_max:
+            declared = headers.get(hdrs.CONTENT_LENGTH, "")
+            if declared.isdecimal() and int(declared) > self._bytes_max:
                 return self._too_large(status)
             body = await self._read_rest(content, flight, start)
         if len(body) > self._bytes_max:
@@ -256,6 +237,8 @@ class Fetcher:
         )
 
     def _timeout_message(self, stage: str) -> str:
+        if stage == "connection":
+            return f"no connection within {self._timeouts.connect_s:g} s; nothing was sent"
         if stage == "first byte":
             return f"no reply within {self._timeouts.first_byte_s:g} s; the call may have been billed"
         return (
@@ -263,9 +246,9 @@ class Fetcher:
             f"{self._timeouts.total_s:g} s in all); the call may have been billed"
         )
 
-    def _failure(self, error: Exception) -> Failure:
+    def _failure(self, error: Exception, *, reused: bool) -> Failure:
         """The one translation of what aiohttp and the operating system raise."""
-        kind, says = _classify(error, reused=self._connector.was_reused())
+        kind, says = _classify(error, reused=reused)
         text = redact(f"{says}: {error}" if str(error) else says, self._secrets)
         return Failure(kind, " ".join(text.split())[: self._error_chars_max])
 
@@ -316,3 +299,17 @@ def _classify(error: Exception, *, reused: bool) -> tuple[ErrorKind, str]:
         if isinstance(error, cls):
             return kind, says
     return ErrorKind.PROTOCOL_ERROR, "the exchange failed"
+
+
+def proxy_for(origin: URL) -> Proxy | None:
+    """The proxy that the environment names for an origin (``HTTPS_PROXY`` and so on), if it does not exempt it."""
+    if proxy_bypass(origin.host or ""):
+        return None
+    found = getproxies().get(origin.scheme)
+    if not found:
+        return None
+    url = URL(found)
+    if url.user is None:
+        return Proxy(url, ())
+    token = b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return Proxy(url.with_user(None), (("Proxy-Authorization", f"Basic {token}"),))

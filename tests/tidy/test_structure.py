@@ -26,7 +26,7 @@ FLOORS = {
 # Neighbours on one floor that may see each other, and why.
 ALLOWED = {("mock", "launchers")}  # the mock is started like any other child
 HOMES = {
-    "aiohttp": {"worker/fetch.py", "worker/lean.py"},
+    "aiohttp": {"worker/fetch.py", "worker/connections.py"},
     "zmq": {"wire/link.py"},
     "msgpack": {"wire/messages.py"},
     "sqlite3": {"store/store.py", "store/opening.py", "store/writing.py"},

@@ -1,0 +1,149 @@
+"""Kept-alive connections to one origin, lent out one request at a time.
+
+aiohttp opens them (names, addresses, TLS, proxies) and parses what comes; its client session, which would build every
+request anew from a dozen settings, is left out: that costs more CPU than all the rest of a row.
+
+Rules of this file:
+1. A connection is lent only with nothing unread on it: bytes that nobody asked for must not become the answer to the
+   next request. Any on which something went wrong is closed and never lent again.
+2. Of idle connections the one used last is lent first, so that those in excess grow old and are closed.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from time import monotonic
+from typing import Final, NamedTuple
+
+import aiohttp
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
+from yarl import URL
+
+KEEPALIVE_S: Final = 30.0  # shorter than most servers' and gateways' own (nginx 75 s, many balancers 60 s)
+DNS_CACHE_S: Final = 60
+HEADER_LINE_BYTES_MAX: Final = 64 * 1024
+HEADERS_MAX: Final = 256
+BUFFER_BYTES: Final = 64 * 1024  # of a body, before the server is made to wait
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # time-outs are the fetcher's sweep
+
+
+class Proxy(NamedTuple):
+    """A proxy, and the headers it wants for itself."""
+
+    url: URL
+    headers: tuple[tuple[str, str], ...]
+
+
+class Channel:
+    """One open connection."""
+
+    __slots__ = ("_connection", "_is_set", "_protocol", "idle_since", "served")
+
+    def __init__(self, connection: Connection) -> None:
+        protocol = connection.protocol
+        assert protocol is not None
+        self._connection = connection
+        self._protocol = protocol
+        self._is_set: bool | None = None  # what the parser was told of bodies
+        self.served = False  # whether it has carried a request before
+        self.idle_since = 0.0
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it is open, and nothing is unread or half done on it."""
+        protocol = self._protocol
+        return protocol.is_connected() and not protocol.should_close
+
+    def send(self, request: bytes, *, has_body: bool) -> None:
+        """Write a whole request. ``has_body``: whether the reply's body follows its head (not for HEAD)."""
+        protocol = self._protocol
+        if self._is_set is not has_body:
+            # One parser serves all replies of a connection, as its grammar intends.
+            self._is_set = has_body
+            protocol.set_response_params(
+                skip_payload=not has_body,
+                read_until_eof=True,
+                auto_decompress=False,
+                read_bufsize=BUFFER_BYTES,
+                max_line_size=HEADER_LINE_BYTES_MAX,
+                max_field_size=HEADER_LINE_BYTES_MAX,
+                max_headers=HEADERS_MAX,
+            )
+        transport = protocol.transport
+        if transport is None:
+            raise aiohttp.ServerDisconnectedError
+        transport.write(request)
+
+    async def reply(self) -> tuple[RawResponseMessage, StreamReader]:
+        """The head of the final reply, and its body to be read. Raises what aiohttp raises."""
+        read = self._protocol.read
+        while True:
+            try:
+                message, content = await read()
+            except aiohttp.EofStream:
+                raise aiohttp.ServerDisconnectedError from None
+            # 1xx are notes on the way (RFC 9110, 15.2); 101 would be another protocol.
+            if not 100 <= message.code < 200 or message.code == 101:
+                return message, content
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+class Connections:
+    """The connections of one worker. To be made on the loop."""
+
+    def __init__(self, origin: URL, *, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self._connector = aiohttp.TCPConnector(
+            limit=0, limit_per_host=0, ttl_dns_cache=DNS_CACHE_S, ssl=context, force_close=True
+        )
+        # Only says where to: the connector takes host, port, TLS and proxy from it.
+        self._whereto = ClientRequest(
+            "GET",
+            origin,
+            loop=loop,
+            proxy=None if proxy is None else proxy.url,
+            proxy_headers=None if proxy is None else proxy.headers,
+        )
+        self._idle: deque[Channel] = deque()
+
+    def take(self) -> Channel | None:
+        """An idle connection that is fit for a request, or None."""
+        idle = self._idle
+        while idle:
+            channel = idle.pop()
+            if channel.is_fit:
+                return channel
+            channel.close()
+        return None
+
+    async def open(self) -> Channel:
+        """A new connection. Raises aiohttp's and the operating system's errors."""
+        return Channel(await self._connector.connect(self._whereto, [], _NO_TIMEOUT))
+
+    def give_back(self, channel: Channel) -> None:
+        """The reply was read to its end: keep the connection if it can be used again."""
+        if channel.is_fit:
+            channel.served = True
+            channel.idle_since = monotonic()
+            self._idle.append(channel)
+        else:
+            channel.close()
+
+    def prune(self) -> None:
+        """Close what has been idle for too long, or was closed by the server. A few times a second is enough."""
+        idle = self._idle
+        latest = monotonic() - KEEPALIVE_S
+        while idle and (idle[0].idle_since < latest or not idle[0].is_fit):
+            idle.popleft().close()
+
+    async def close(self) -> None:
+        """Close all idle connections; those that are lent are closed by who has them."""
+        while self._idle:
+            self._idle.pop().close()
+        await self._connector.close()
