@@ -8,12 +8,10 @@ Rules of this file:
 """
 
 import asyncio
-import heapq
 import os
 import random
 import sys
 import traceback
-from collections import deque
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -39,21 +37,19 @@ from engine.wire.messages import (
     Outcomes,
     Refuse,
     Released,
-    RowLine,
     Tune,
     Want,
     Welcome,
 )
 from engine.worker.execute import Executor, RowRun
 from engine.worker.fetch import Fetcher, Flight
+from engine.worker.queues import Demand, Queues
 from engine.worker.tally import TallyBook
 
 TICK_S: Final = 0.05
 SWEEP_S: Final = 0.25
 BEAT_S: Final = 1.0
 CUT_OFF_EXIT_S: Final = 1.0
-BATCH_S: Final = 0.2  # rows held beyond those in flight: what this worker finishes in that time
-BATCH_MIN: Final = 4
 EXIT_REFUSED: Final = 3
 EXIT_FAULT: Final = 70
 
@@ -94,10 +90,8 @@ class Worker:
             self._limiter = LimiterClient(
                 Path(settings.limiter_socket), settings.token, settings.slot, self._granted
             )
-        self._fresh: deque[tuple[int, RowLine]] = deque()  # leased, not yet rendered
-        self._due: deque[RowRun] = deque()  # to be sent again, now
-        self._sleeping: list[tuple[float, int, RowRun]] = []  # heap by time
-        self._queued: deque[RowRun] = deque()  # wait for permits, in the order the limiter knows
+        self._queues = Queues()
+        self._demand = Demand()
         self._idle: list[Slot] = []
         self._engaged = 0  # in flight or waiting for a permit
         self._in_flight = 0
@@ -107,14 +101,10 @@ class Worker:
         self._budget = RetryBudget(share=1.0 / max(1, min(job.procs, job.in_flight)))
         self._outcomes: list[OutcomeLine] = []
         self._tally = TallyBook()
-        self._wanted = 0  # rows asked for and not yet leased
-        self._launched = 0
-        self._rate = 0.0
         self._draining = False
         self._welcomed = False
         self._answered = False
         self._ended = self._loop.create_future()
-        self._serial = 0
         self._last_tick = self._loop.time()
         self._last_sent = self._last_swept = self._last_beat = self._last_event = self._last_tick
 
@@ -139,9 +129,9 @@ class Worker:
     def _on_message(self, message: Message) -> None:
         self._last_beat = self._loop.time()
         if isinstance(message, Lease):
-            self._wanted -= len(message.rows)
+            self._demand.leased(len(message.rows))
             lease = message.lease
-            self._fresh.extend((lease, line) for line in message.rows)
+            self._queues.fresh.extend((lease, line) for line in message.rows)
             self._pump()
         elif isinstance(message, Tune):
             self._tune(message.in_flight, message.gate)
@@ -168,13 +158,8 @@ class Worker:
     def _drain(self) -> None:
         """Give back what is not in flight; what is in flight ends as it would."""
         self._draining = True
-        rows = [line.row for _, line in self._fresh]
-        rows += [run.row for run in self._due]
-        rows += [run.row for run in self._queued]
-        rows += [run.row for _, _, run in self._sleeping]
-        self._engaged -= len(self._queued)
-        for queue in (self._fresh, self._due, self._queued, self._sleeping):
-            queue.clear()
+        self._engaged -= len(self._queues.queued)
+        rows = self._queues.empty()
         if self._limiter is not None:
             self._limiter.drop_queue()
         self._flush(self._loop.time())
@@ -198,11 +183,12 @@ class Worker:
             return
         limit = self._limit()
         limiter = self._limiter
+        due, fresh, queued = self._queues.due, self._queues.fresh, self._queues.queued
         while self._engaged < limit:
-            if self._due:
-                run = self._due.popleft()
-            elif self._fresh:
-                begun = self._executor.begin(*self._fresh.popleft())
+            if due:
+                run = due.popleft()
+            elif fresh:
+                begun = self._executor.begin(*fresh.popleft())
                 if isinstance(begun, OutcomeLine):
                     self._outcomes.append(begun)
                     continue
@@ -213,22 +199,23 @@ class Worker:
             if limiter is None:
                 self._launch(run)
             else:
-                self._queued.append(run)
+                queued.append(run)
                 limiter.need(run.call.charge.tokens)
-        if len(self._fresh) + len(self._queued) * (limiter is not None) <= self._batch() // 2:
+        if len(fresh) + len(queued) <= self._demand.batch // 2:
             self._want()
 
     def _granted(self, count: int, generation: int) -> None:
         """The limiter lets the first ``count`` queued calls go."""
-        for _ in range(min(count, len(self._queued))):
-            run = self._queued.popleft()
+        queued = self._queues.queued
+        for _ in range(min(count, len(queued))):
+            run = queued.popleft()
             run.generation = generation
             self._launch(run)
         self._pump()
 
     def _launch(self, run: RowRun) -> None:
         self._in_flight += 1
-        self._launched += 1
+        self._demand.launched()
         self._concurrency.on_start()
         if self._idle:
             slot = self._idle.pop()
@@ -295,9 +282,9 @@ class Worker:
         elif self._draining:
             self._link.send(Released(rows=[run.row]))
         elif next_step.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:
-            self._due.append(run)
+            self._queues.due.append(run)
         else:
-            self._sleep(run, now + next_step.delay_s)
+            self._queues.sleep(run, now + next_step.delay_s)
         if tally.first_success and self._gate >= 0 and not self._answered:
             self._answered = True
             self._flush(now)  # the coordinator opens the gate for all
@@ -326,16 +313,8 @@ class Worker:
     def _tick(self, now: float) -> None:
         elapsed = max(now - self._last_tick, 1e-3)
         self._last_tick = now
-        self._rate += (self._launched / elapsed - self._rate) * min(1.0, elapsed / 0.25)
-        self._launched = 0
-        while self._sleeping and self._sleeping[0][0] <= now:
-            run = heapq.heappop(self._sleeping)[2]
-            wait_s = self._budget.ask(now)
-            if wait_s > 0.0:
-                # The run's retries are used up for now: this one and those behind it wait, they do not fail.
-                self._sleep(run, now + wait_s)
-                break
-            self._due.append(run)
+        self._demand.passed(elapsed)
+        self._queues.wake(now, self._budget)
         if now - self._last_swept >= SWEEP_S:
             self._last_swept = now
             self._fetcher.sweep(now)
@@ -347,41 +326,27 @@ class Worker:
         else:
             self._want()
 
-    def _sleep(self, run: RowRun, until: float) -> None:
-        self._serial += 1
-        heapq.heappush(self._sleeping, (until, self._serial, run))
-
-    def _batch(self) -> int:
-        return max(BATCH_MIN, int(self._rate * BATCH_S))
-
     def _want(self) -> None:
         missing = self._missing()
         if missing:
             self._link.send(Want(rows=missing))
 
     def _missing(self) -> int:
-        """How many rows to ask for, so that what is held beyond those in flight stays one batch."""
+        """How many rows to ask for now."""
         if self._draining or not self._welcomed or self._limit() <= 0:
             return 0  # with the gate shut rows would only wait here that another worker could send
-        held = len(self._fresh) + len(self._due) + self._wanted
-        room = 0
-        if self._limiter is None:
-            room = max(0, self._limit() - self._engaged)
-        else:
-            held += len(self._queued)
-        missing = self._batch() + room - held
-        if missing > 0 and (missing * 4 >= self._batch() or held == 0):
-            self._wanted += missing
-            return missing
-        return 0
+        queues = self._queues
+        held = len(queues.fresh) + len(queues.due) + len(queues.queued)
+        room = max(0, self._limit() - self._engaged) if self._limiter is None else 0
+        return self._demand.missing(held, room)
 
     def _flush(self, now: float) -> None:
         self._last_sent = now
         limiter = self._limiter
         tally = self._tally.take(
             in_flight=self._in_flight,
-            waiting=len(self._queued),
-            sleeping=len(self._sleeping),
+            waiting=len(self._queues.queued),
+            sleeping=self._queues.sleeping_count,
             starved_s=limiter.starved_s(now) if limiter is not None else 0.0,
         )
         lines, self._outcomes = self._outcomes, []
