@@ -33,6 +33,7 @@ def main() -> None:
         "engine, 8 workers, 1,000 rows/s": ("engine", 8, "--rpm 60000"),
         "engine, 8 workers, 800 in flight": ("engine", 8, "--in-flight 800"),
         "openai SDK, 256 in flight": ("openai", 256, 0),
+        "openai SDK, 800 in flight": ("openai", 800, 0),
     }
     found: dict[str, list[float]] = {name: [] for name in cases}
     rates: dict[str, list[float]] = {name: [] for name in cases}

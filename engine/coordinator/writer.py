@@ -18,7 +18,7 @@ from typing import Protocol
 from engine.core.commit import Commit
 from engine.core.errors import EngineError, InternalFault, StoreFailure
 
-INTERVAL_S = 0.02
+INTERVAL_S = 0.05
 
 Done = Callable[[], None]
 

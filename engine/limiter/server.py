@@ -32,7 +32,7 @@ from engine.wire.messages import (
     Watch,
 )
 
-TURN_S = 0.015  # between two rounds of grants under saturation: a fraction of the burst the quota allows
+TURN_S = 0.03  # between two rounds of grants under saturation: a fraction of the burst the quota allows
 BEAT_S = 0.25  # who waits hears from us at least this often
 GAUGE_S = 1.0
 FRAME_BYTES_MAX = 4 * 1024 * 1024

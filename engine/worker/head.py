@@ -15,7 +15,7 @@ from engine.core.model import Call
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _TARGET: Final = re.compile(r"[\x21-\x7e]+")
-_BREAKS: Final = re.compile(r"[\r\n\x00]")
+_BREAKS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: no control characters but the tab
 _OURS: Final = frozenset(
     {"content-length", "transfer-encoding", "connection", "expect", "upgrade", "te", "trailer"}
 )

@@ -49,6 +49,7 @@ from engine.worker.tally import TallyBook
 TICK_S: Final = 0.05
 SWEEP_S: Final = 0.25
 BEAT_S: Final = 1.0
+GATHER_S: Final = 0.09  # outcomes wait so long for each other: a message costs more than a row in it
 CUT_OFF_EXIT_S: Final = 1.0
 EXIT_REFUSED: Final = 3
 EXIT_FAULT: Final = 70
@@ -321,7 +322,8 @@ class Worker:
         if self._cut_off() and now - self._last_beat > self._settings.guard_s + CUT_OFF_EXIT_S:
             os._exit(0)
         self._pump()
-        if self._outcomes or now - self._last_sent >= BEAT_S:
+        quiet_s = now - self._last_sent
+        if quiet_s >= BEAT_S or (self._outcomes and quiet_s >= GATHER_S):
             self._flush(now)
         else:
             self._want()

@@ -13,7 +13,7 @@ from engine.core.retry import RetryBudget
 from engine.wire.messages import RowLine
 from engine.worker.execute import RowRun
 
-BATCH_S: Final = 0.2  # rows held beyond those in flight: what this worker finishes in that time
+BATCH_S: Final = 0.3  # rows held beyond those in flight: what this worker finishes in that time
 BATCH_MIN: Final = 4
 RATE_OVER_S: Final = 0.25
 

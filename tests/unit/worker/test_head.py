@@ -113,6 +113,7 @@ def test_a_header_given_twice_is_sent_twice_and_a_default_gives_way() -> None:
         (("X-A", "1\r\nX-Evil: 2"),),
         (("X-A", "1\nX-Evil: 2"),),
         (("X-A", "1\x00"),),
+        (("X-A", "1\x08"),),
         (("X-A\r\nX-Evil", "1"),),
         (("X A", "1"),),
         (("", "1"),),

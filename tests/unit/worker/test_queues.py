@@ -65,7 +65,7 @@ def test_an_idle_worker_asks_for_a_few_rows_and_a_busy_one_for_a_batch() -> None
         for _ in range(100):
             demand.launched()
         demand.passed(0.1)  # 1,000 a second
-    assert demand.batch == int(1000 * BATCH_S)
+    assert abs(demand.batch - 1000 * BATCH_S) <= 1
     assert demand.missing(held=0, room=0) == demand.batch
 
 
