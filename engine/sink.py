@@ -7,6 +7,7 @@ Rules of this file:
 3. Only regular files are replaced: a device or a pipe under the output's name is refused.
 """
 
+import glob
 import gzip
 import os
 import secrets
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import psutil
 
 from engine.core.errors import EngineError, ExitCode, StoreFailure, UsageError
 from engine.formats import format_named
@@ -76,7 +79,8 @@ def publish(
     Raises StoreFailure when the disk does not take it; the name is untouched then.
     """
     path = Path(os.path.realpath(output))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    _forget_abandoned(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     kind = format_named(format_name)
     try:
         with _create(temporary) as file:
@@ -101,6 +105,14 @@ def publish(
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def _forget_abandoned(path: Path) -> None:
+    """Remove what a process that was killed while it wrote this output has left behind."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            left.unlink(missing_ok=True)
 
 
 def _passes(

@@ -3,6 +3,8 @@
 import gzip
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,17 @@ def test_an_output_with_another_number_of_rows_than_were_read_does_not_appear(tm
     assert caught.value.exit_code is ExitCode.INTERNAL
     assert path.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f".out.jsonl.{ended.pid}-0badcafe.tmp"
+    busy = tmp_path / f".out.jsonl.{os.getpid()}-0badcafe.tmp"
+    other = tmp_path / ".out.jsonl.backup.tmp"
+    for path in (left, busy, other):
+        path.write_text("half")
+    out(tmp_path / "out.jsonl", [b"{}"])
+    assert not left.exists()
+    assert busy.exists()
+    assert other.exists()
