@@ -11,13 +11,13 @@ from hashlib import blake2b
 
 from engine.mock import replies, streams
 from engine.mock.answers import cut_to, expected_answer, expected_object, tokens_of
-from engine.mock.faults import Faults, struck
+from engine.mock.faults import DECLINED, FINISHES, Faults, struck
 from engine.mock.log import TruthLog
 from engine.mock.questions import BadQuestion, Question, Route, read_question
-from engine.mock.quota import Cost, Quota
+from engine.mock.quota import Quota, Refusal
 from engine.mock.refusals import error_reply, limit_headers, quota_refused
 from engine.mock.replies import JSON, LINES, SPEAKERS, TEXT, VECTORS, Reply, Spoken, whole
-from engine.mock.settings import MockSettings, parse_latency
+from engine.mock.settings import FaultRule, MockSettings, parse_latency
 
 _PLAIN = whole(200, TEXT, b"ok")
 
@@ -62,10 +62,11 @@ class Brain:
             return error_reply("openai", 404, f"Invalid URL ({path[:200]})"), 0.0, None
         if route.api == "plain":
             log.arrived(now, route.name, None, 0)
-            return self._after(_PLAIN, "openai", body, now, None)
+            return self._after(_PLAIN, "openai", self._rule(None, body, now), now, None)
         if route.api == "echo":
             log.arrived(now, route.name, None, 0)
-            return self._after(whole(200, TEXT, body), "openai", body, now, None)
+            rule = self._rule(None, body, now)
+            return self._after(whole(200, TEXT, body), "openai", rule, now, None)
         shape = self.settings.error_shape or route.style
         if route.api == "models":
             log.arrived(now, route.name, None, 0)
@@ -79,19 +80,28 @@ class Brain:
             return error_reply(shape, 400, str(error)), 0.0, None
         row = self._row(body, question)
         cost = question.cost(self.settings.charge, route.style)
-        good = self._decide(route, shape, question, cost, row, auth, now)
-        return self._after(good, shape, body, now, row)
+        refusal = self._quota.take(now, cost) if self._quota else None
+        log.arrived(now, route.name, row, cost.tokens if refusal is None else 0)
+        rule = self._rule(row, body, now) if self._faults else None
+        finish = "" if rule is None else FINISHES.get(rule.name, "")
+        good = self._decide(route, shape, question, refusal, auth, now, finish)
+        return self._after(good, shape, rule, now, row)
 
     def _row(self, body: bytes, question: Question) -> int:
         data = body if self.settings.row_key == "body" else question.text.encode("utf-8", "replace")
         return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
     def _decide(
-        self, route: Route, shape: str, question: Question, cost: Cost, row: int, auth: bytes, now: float
+        self,
+        route: Route,
+        shape: str,
+        question: Question,
+        refusal: Refusal | None,
+        auth: bytes,
+        now: float,
+        finish: str,
     ) -> Reply:
         settings, log = self.settings, self.log
-        refusal = self._quota.take(now, cost) if self._quota else None
-        log.arrived(now, route.name, row, cost.tokens if refusal is None else 0)
         if self._key and self._key not in auth:
             return error_reply(shape, 401, "Incorrect API key provided", code="invalid_api_key")
         if settings.models and question.model not in settings.models:
@@ -107,13 +117,14 @@ class Brain:
             )
         if settings.capacity and log.in_flight > settings.capacity:
             return error_reply(shape, settings.capacity_status)
-        good = self._speak(route, question, levels)
+        good = self._speak(route, question, levels, finish)
         if route.style == "anthropic" and self._quota:
             # Output counts as it is produced (Anthropic's rate-limit documentation).
             self._quota.settle(now, good.tokens_out)
         return good
 
-    def _speak(self, route: Route, question: Question, levels: bytes) -> Reply:
+    def _speak(self, route: Route, question: Question, levels: bytes, finish: str) -> Reply:
+        """The answer. ``finish``: refusal or filter, where a fault wants the model to decline; else ""."""
         settings = self.settings
         extra = levels + b"x-request-id: req_mock\r\n"
         vectors = VECTORS.get(route.api)
@@ -126,21 +137,39 @@ class Brain:
                 question.prompt, question.system, template=settings.answer, words=settings.answer_words
             )
         text, cut = cut_to(text, question.tokens_max)
-        said = Spoken(text, "length" if cut else "stop", question.tokens_in, tokens_of(len(text)))
+        if finish:
+            text, cut = DECLINED if finish == "refusal" else "", False
+        ended = finish or ("length" if cut else "stop")
+        said = Spoken(text, ended, question.tokens_in, tokens_of(len(text)))
         self.log.tokens_in += said.tokens_in
         self.log.tokens_out += said.tokens_out
         if not question.stream or route.api not in streams.STREAMS:
             reply = whole(200, JSON, SPEAKERS[route.api](question, said), extra)
             reply.tokens_out = said.tokens_out
+            reply.full = not finish
             return reply
         lines = route.style == "ollama"
         pieces = [replies.chunk(piece) for piece in streams.STREAMS[route.api](question, said)]
         step_s = 1.0 / settings.tokens_per_s if settings.tokens_per_s else 0.0
         front = replies.stream_head(LINES if lines else replies.EVENTS, extra)
-        return Reply(200, front, rest=iter([*pieces, replies.chunk(b"")]), step_s=step_s, full=True)
+        stream = iter([*pieces, replies.chunk(b"")])
+        return Reply(200, front, rest=stream, step_s=step_s, full=not finish, api=route.api)
+
+    def _rule(self, row: int | None, body: bytes, now: float) -> FaultRule | None:
+        """The fault that strikes the request which has just arrived."""
+        log = self.log
+        return self._faults.pick(log.requests, now - log.arrivals[0], self._attempts(row), body)
+
+    def frozen_s(self, now: float) -> float:
+        """How long nothing is sent, whatever is due; 0 outside a freeze."""
+        if not self._faults or not self.log.arrivals:
+            return 0.0
+        since_s = now - self.log.arrivals[0]
+        until = self._faults.frozen_until(since_s)
+        return 0.0 if until is None else until - since_s
 
     def _after(
-        self, good: Reply, shape: str, body: bytes, now: float, row: int | None
+        self, good: Reply, shape: str, rule: FaultRule | None, now: float, row: int | None
     ) -> tuple[Reply, float, int | None]:
         """Latency and faults."""
         latency_s = self._latency(self._rng) if good.status == 200 else 0.0
@@ -149,15 +178,10 @@ class Brain:
         log = self.log
         since_s = now - log.arrivals[0]
         latency_s *= self._faults.slowness(since_s)
-        frozen = self._faults.frozen_until(since_s)
-        if frozen is not None:
-            latency_s = max(latency_s, frozen - since_s)
-        attempt = self._attempts(row)
-        rule = self._faults.pick(log.requests, since_s, attempt, body)
-        if rule is None or rule.name in ("freeze", "brownout") or good.status == 429:
+        if rule is None or good.status == 429:
             return good, latency_s, row
         log.struck(rule.name)
-        return struck(rule, good, shape, log.requests), latency_s, row
+        return struck(rule, good, shape, log.requests, since_s), latency_s, row
 
     def _attempts(self, row: int | None) -> int:
         if row is None:

@@ -6,16 +6,21 @@ Rules of this file:
 """
 
 import gzip
+import math
 import random
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import repeat
 
 from engine.mock.refusals import error_reply, retry_after_line
-from engine.mock.replies import HTML, JSON, End, Reply, head, whole
+from engine.mock.replies import HTML, JSON, End, Reply, chunk, head, whole
 from engine.mock.settings import FaultRule
+from engine.mock.streams import ERROR_PIECE
 
 _PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_TIMING = frozenset(("freeze", "brownout"))
+FINISHES = {"refusal": "refusal", "content_filter": "filter"}  # fault -> how the answer ends
+DECLINED = "I cannot help with that."
 _USAGES = (b"-1000000", b"1000000000000000000", b'"many"', b"1e400", b"null", b"1.5")
 
 
@@ -32,6 +37,8 @@ class Faults:
     def pick(self, number: int, since_s: float, attempt: int, body: bytes) -> FaultRule | None:
         """The first rule that strikes request ``number``, the row's ``attempt``-th, ``since_s`` after the first."""
         for rule in self._rules:
+            if rule.name in _TIMING:
+                continue  # it strikes the clock, not a request
             if rule.nth and number not in rule.nth:
                 continue
             if since_s < rule.start_s or (rule.end_s is not None and since_s >= rule.end_s):
@@ -66,14 +73,17 @@ class Faults:
         return 1.0
 
 
-def struck(rule: FaultRule, good: Reply, shape: str, draw: int) -> Reply:
+def struck(rule: FaultRule, good: Reply, shape: str, draw: int, since_s: float = 0.0) -> Reply:
     """What is sent instead of ``good``. ``draw`` chooses where a fault takes turns."""
     name = rule.name
     shape = rule.shape or shape
-    if name == "storm" or name.isdigit():
-        return error_reply(
-            shape, 429 if name == "storm" else int(name), "", retry_after_line(rule.retry_after)
-        )
+    if name == "storm":
+        # A provider says how long its limit stays shut, in whole seconds.
+        left_s = 1.0 if rule.end_s is None else rule.end_s - since_s
+        wait = rule.retry_after or str(max(1, math.ceil(left_s)))
+        return error_reply(shape, 429, "", retry_after_line(wait))
+    if name.isdigit():
+        return error_reply(shape, int(name), "", retry_after_line(rule.retry_after))
     maker = _MAKERS.get(name)
     if maker is not None:
         reply = maker(rule, good, shape)
@@ -82,7 +92,7 @@ def struck(rule: FaultRule, good: Reply, shape: str, draw: int) -> Reply:
         return reply
     if name == "usage":
         return _with_usage(good, rule.value.encode() or _USAGES[draw % len(_USAGES)])
-    return good  # freeze and brownout change the time, not the reply
+    return good  # refusal and content_filter: the model has declined already
 
 
 def _split(good: Reply) -> tuple[bytes, bytes]:
@@ -171,22 +181,6 @@ def _too_large(rule: FaultRule, good: Reply, shape: str) -> Reply:
     return error_reply(shape, 429, says, kind="tokens")
 
 
-def _refusal(rule: FaultRule, good: Reply, shape: str) -> Reply:
-    body = (
-        b'{"id":"chatcmpl-r","object":"chat.completion","created":1,"model":"mock","choices":[{"index":0,"message":'
-        b'{"role":"assistant","content":null,"refusal":"I cannot help with that."},"finish_reason":"stop"}]}'
-    )
-    return whole(200, JSON, body)
-
-
-def _content_filter(rule: FaultRule, good: Reply, shape: str) -> Reply:
-    body = (
-        b'{"id":"chatcmpl-f","object":"chat.completion","created":1,"model":"mock","choices":[{"index":0,"message":'
-        b'{"role":"assistant","content":""},"finish_reason":"content_filter"}]}'
-    )
-    return whole(200, JSON, body)
-
-
 def _content_filter_400(rule: FaultRule, good: Reply, shape: str) -> Reply:
     body = (
         b'{"error":{"message":"The response was filtered","code":"content_filter","innererror":'
@@ -204,9 +198,11 @@ def _extra_reply(rule: FaultRule, good: Reply, shape: str) -> Reply:
 
 
 def _wrong_length(rule: FaultRule, good: Reply, shape: str) -> Reply:
+    """The stated length is longer than the body, whose end never comes; or (``value=short``) shorter."""
     front, body = _split(good)
-    longer = front.replace(b"content-length: %d" % len(body), b"content-length: %d" % (len(body) + 50))
-    return Reply(good.status, longer + body, end=End.CLOSE)
+    stated = len(body) + (-5 if rule.value == "short" else 50)
+    front = front.replace(b"content-length: %d" % len(body), b"content-length: %d" % max(0, stated))
+    return Reply(good.status, front + body, end=End.KEEP if rule.value == "short" else End.CLOSE)
 
 
 def _many_headers(rule: FaultRule, good: Reply, shape: str) -> Reply:
@@ -233,7 +229,16 @@ def _sse_cut(rule: FaultRule, good: Reply, shape: str) -> Reply:
     return Reply(good.status, good.data, rest=iter(kept), step_s=good.step_s, end=End.CLOSE)
 
 
-_NO_ANSWER = frozenset(("malformed", "empty", "wrong200", "array200", "refusal", "content_filter"))
+def _sse_error(rule: FaultRule, good: Reply, shape: str) -> Reply:
+    """A stream that breaks off with its provider's own error event. A reply in one piece stays as it is."""
+    if good.rest is None:
+        return good
+    kept = [piece for _, piece in zip(range(3), good.rest, strict=False)]
+    rest = iter([*kept, chunk(ERROR_PIECE[good.api]), chunk(b"")])
+    return Reply(good.status, good.data, rest=rest, step_s=good.step_s)
+
+
+_NO_ANSWER = frozenset(("malformed", "empty", "wrong200", "array200"))
 _MAKERS = {
     "html502": _html502,
     "reset": _reset,
@@ -251,13 +256,11 @@ _MAKERS = {
     "gzip_bomb": _gzip_bomb,
     "insufficient_quota": _insufficient_quota,
     "too_large": _too_large,
-    "refusal": _refusal,
-    "content_filter": _content_filter,
     "content_filter_400": _content_filter_400,
     "stale": _stale,
     "extra_reply": _extra_reply,
     "wrong_length": _wrong_length,
     "many_headers": _many_headers,
     "sse_cut": _sse_cut,
-    "sse_error": _sse_cut,
+    "sse_error": _sse_error,
 }

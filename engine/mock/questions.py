@@ -53,6 +53,8 @@ ROUTES: dict[bytes, Route] = {
     for path, api in _OPENAI.items()
 } | {path.encode(): Route(path, api, style) for path, (api, style) in _OTHERS.items()}
 
+# Azure's classic Responses has no deployment in its path: the model is in the body.
+_CLASSIC_RESPONSES = Route("/openai/responses", "responses", "azure")
 _CLASSIC = re.compile(rb"/openai/deployments/([^/]+)/(chat/completions|completions|embeddings|responses)")
 
 
@@ -61,8 +63,12 @@ def route_of(path: bytes, query: bytes) -> Route | None:
     known = ROUTES.get(path)
     if known is not None:
         return known
+    if b"api-version=" not in query:
+        return None
+    if path == b"/openai/responses":
+        return _CLASSIC_RESPONSES
     classic = _CLASSIC.fullmatch(path)
-    if classic is None or b"api-version=" not in query:
+    if classic is None:
         return None
     deployment = unquote_to_bytes(classic.group(1)).decode("utf-8", "replace")
     operation = classic.group(2).decode()

@@ -53,6 +53,7 @@ class Reply:
     end: End = End.KEEP
     full: bool = False
     tokens_out: int = 0
+    api: str = ""  # of a stream
 
 
 class Spoken(NamedTuple):

@@ -6,7 +6,9 @@ Rules of this file:
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -41,7 +43,13 @@ class _Pending:
         self.ready = False
 
     def due(self) -> None:
-        """Its time has come."""
+        """Its time has come, unless the server is frozen."""
+        server = self.connection.server
+        now = server.loop.time()
+        frozen_s = server.brain.frozen_s(now)
+        if frozen_s > 0.0:
+            server.wheel.add(now + frozen_s, self)
+            return
         self.ready = True
         self.connection.write_ready()
 
@@ -50,7 +58,7 @@ class _Connection(asyncio.Protocol):
     """One client connection."""
 
     def __init__(self, server: "MockServer") -> None:
-        self._server = server
+        self.server = server
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
@@ -65,14 +73,14 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by behaviour only
-        self._server.connections.add(self)
-        self._server.brain.log.connections += 1
+        self.server.connections.add(self)
+        self.server.brain.log.connections += 1
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._server.connections.discard(self)
+        self.server.connections.discard(self)
         if self._waiting:
-            self._server.brain.log.gave_up(len(self._waiting))
+            self.server.brain.log.gave_up(len(self._waiting))
             self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -105,11 +113,11 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
-        if self._size <= self._server.brain.settings.body_bytes_max:
+        if self._size <= self.server.brain.settings.body_bytes_max:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        server = self._server
+        server = self.server
         path, _, query = self._url.partition(b"?")
         route = route_of(path, query)
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -142,9 +150,9 @@ class _Connection(asyncio.Protocol):
         pending = _Pending(self, reply, row if counted else -1)
         self._waiting.append(pending)
         if not counted:
-            self._server.brain.log.in_flight += 1
+            self.server.brain.log.in_flight += 1
         if wait_s > 0.0:
-            self._server.wheel.add(self._server.loop.time() + wait_s, pending)
+            self.server.wheel.add(self.server.loop.time() + wait_s, pending)
         else:
             pending.due()
 
@@ -160,13 +168,13 @@ class _Connection(asyncio.Protocol):
                 self._transport.write(reply.data)
             if reply.rest is not None:
                 self._streaming = True
-                self._server.spawn(self._stream(pending))
+                self.server.spawn(self._stream(pending))
                 return
             self._done(pending)
 
     def _done(self, pending: _Pending) -> None:
         self._waiting.popleft()
-        log = self._server.brain.log
+        log = self.server.brain.log
         if pending.row == -1:
             log.in_flight -= 1
         else:
@@ -183,6 +191,8 @@ class _Connection(asyncio.Protocol):
         for piece in reply.rest:
             if reply.step_s:
                 await asyncio.sleep(reply.step_s)
+            while (frozen_s := self.server.brain.frozen_s(self.server.loop.time())) > 0.0:
+                await asyncio.sleep(frozen_s)
             transport = self._transport
             while transport is not None and transport.get_write_buffer_size() > 1_000_000:
                 await asyncio.sleep(0.001)
@@ -195,9 +205,14 @@ class _Connection(asyncio.Protocol):
         self.write_ready()
 
     def abort(self) -> None:
-        """Tear the connection down."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Tear the connection down with a reset, as a crashed server's kernel does."""
+        if self._transport is None:
+            return
+        plain = self._transport.get_extra_info("socket")
+        if plain is not None:
+            # Without lingering the kernel sends RST instead of FIN.
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
 
 class MockServer:

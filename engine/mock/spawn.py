@@ -1,6 +1,7 @@
 """The mock provider as a child process, with its statistics at hand: for tests and benchmarks."""
 
 import json
+import select
 import subprocess
 import sys
 import urllib.request
@@ -8,6 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine.mock.settings import MockSettings
+
+START_MAX_S = 20.0
+# Proxies of the environment are not for a server on this machine.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class MockProcess:
@@ -21,10 +26,13 @@ class MockProcess:
         assert self._process.stdout is not None
         self._process.stdin.write((settings or MockSettings()).as_json() + b"\n")
         self._process.stdin.flush()
-        ready = self._process.stdout.readline()
+        ready = b""
+        if select.select([self._process.stdout], [], [], START_MAX_S)[0]:
+            ready = self._process.stdout.readline()
         if not ready:
+            self._process.kill()
             self.close()
-            raise RuntimeError("the mock provider did not start")
+            raise RuntimeError(f"the mock provider did not start within {START_MAX_S:g} s")
         self.port = int(json.loads(ready)["port"])
         self.origin = f"http://127.0.0.1:{self.port}"
         self.base_url = f"{self.origin}/v1"
@@ -48,7 +56,7 @@ class MockProcess:
 
     def _ask(self, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self.origin + path, data=body)  # noqa: S310 - loopback, our own server
-        with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
+        with _direct.open(request, timeout=30) as reply:
             data: bytes = reply.read()
         return data
 

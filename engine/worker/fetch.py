@@ -255,7 +255,11 @@ class Fetcher:
 
 _CLASSES: Final[tuple[tuple[type[Exception], ErrorKind, str], ...]] = (
     (aiohttp.ClientConnectorDNSError, ErrorKind.DNS, "the host name does not resolve"),
-    (aiohttp.ClientConnectorCertificateError, ErrorKind.TLS, "the server's certificate is not trusted"),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        ErrorKind.TLS,
+        "the server's certificate is not trusted (those of a private authority are given with --ca-file)",
+    ),
     (aiohttp.ClientConnectorSSLError, ErrorKind.TLS, "the TLS handshake failed"),
     (aiohttp.ClientSSLError, ErrorKind.TLS, "TLS failed"),
     (ssl.SSLError, ErrorKind.TLS, "TLS failed"),
