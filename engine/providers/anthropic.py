@@ -22,13 +22,12 @@ from engine.providers.openai_replies import joined
 from engine.providers.replies import (
     JSON_ERRORS,
     MODEL_CHARS_MAX,
-    Unreadable,
     bad_reply,
     clean,
     count,
     dict_in,
     name_in,
-    read_json,
+    object_of,
     refused,
     text_in,
     total,
@@ -159,11 +158,9 @@ def _usage(tokens_in: Any, tokens_out: Any, written: Any, read: Any) -> Usage:
 
 def _carefully(reply: Reply) -> Answer | Failure:
     """Any 2xx, field by field."""
-    body = read_json(reply.body)
-    if isinstance(body, Unreadable):
-        return bad_reply(reply, f"the reply {body.why}")
-    if not isinstance(body, dict):
-        return bad_reply(reply, "the reply is JSON, but no object")
+    body = object_of(reply)
+    if isinstance(body, Failure):
+        return body
     said = dict_in(body.get("usage"))
     names = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     usage = _usage(*(said.get(name) for name in names))

@@ -22,13 +22,12 @@ from engine.providers.openai_replies import vector_in
 from engine.providers.replies import (
     JSON_ERRORS,
     MODEL_CHARS_MAX,
-    Unreadable,
     bad_reply,
     clean,
     count,
     dict_in,
     name_in,
-    read_json,
+    object_of,
     text_in,
 )
 from engine.providers.tools import from_functions
@@ -119,11 +118,9 @@ class Ollama(JsonProvider):
 
 def _carefully(reply: Reply) -> Answer | Failure:
     """Any 2xx, field by field."""
-    body = read_json(reply.body)
-    if isinstance(body, Unreadable):
-        return bad_reply(reply, f"the reply {body.why}")
-    if not isinstance(body, dict):
-        return bad_reply(reply, "the reply is JSON, but no object")
+    body = object_of(reply)
+    if isinstance(body, Failure):
+        return body
     usage = Usage(count(body.get("prompt_eval_count")), count(body.get("eval_count")))
     if body.get("error"):
         return failure_in_ok(reply, body["error"], usage)

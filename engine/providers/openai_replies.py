@@ -25,13 +25,12 @@ from engine.providers.estimate import TOKENS_MAX
 from engine.providers.replies import (
     JSON_ERRORS,
     MODEL_CHARS_MAX,
-    Unreadable,
     bad_reply,
     clean,
     count,
     dict_in,
     name_in,
-    read_json,
+    object_of,
     refused,
     text_in,
 )
@@ -90,13 +89,9 @@ _decode_vectors = msgspec.json.Decoder(_Vectors).decode
 
 def read_reply(reply: Reply) -> Answer | Failure:
     """What a 2xx reply says whose shape is not known beforehand: the careful path."""
-    body = read_json(reply.body)
-    if isinstance(body, Unreadable):
-        return bad_reply(reply, f"the reply {body.why}")
-    if isinstance(body, list) and len(body) == 1:  # Gemini wraps errors, also those inside a 200
-        body = body[0]
-    if not isinstance(body, dict):
-        return bad_reply(reply, "the reply is JSON, but no object")
+    body = object_of(reply)
+    if isinstance(body, Failure):
+        return body
     usage = usage_in(body.get("usage"))
     if body.get("error"):
         return failure_in_ok(reply, body["error"], usage)

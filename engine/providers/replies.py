@@ -139,6 +139,16 @@ def bad_reply(reply: Reply, why: str, usage: Usage = UNKNOWN_USAGE) -> Failure:
     return Failure(ErrorKind.BAD_REPLY, clean(why), usage=usage, status=reply.status)
 
 
+def object_of(reply: Reply) -> dict[str, Any] | Failure:
+    """The body of a 2xx as an object, alone or in a list (Gemini wraps errors so, also inside a 200)."""
+    body = read_json(reply.body)
+    if isinstance(body, Unreadable):
+        return bad_reply(reply, f"the reply {body.why}")
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    return body if isinstance(body, dict) else bad_reply(reply, "the reply is JSON, but no object")
+
+
 def refused(reply: Reply, why: str, usage: Usage = UNKNOWN_USAGE) -> Failure:
     """A 2xx by which a model or a filter declines."""
     return Failure(ErrorKind.CONTENT_REFUSED, clean(why), usage=usage, status=reply.status)
