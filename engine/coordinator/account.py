@@ -28,6 +28,8 @@ def summary_of(
     failed = sum(failures.values())
     first, last = metrics.first_request, metrics.last_request
     rpm, tpm = metrics.used(last)
+    # All requests of a short run may end in the same instant: no rate over less than a second.
+    working_s = 0.0 if first is None else max(last - first, 1.0)
     code = ended.exit_code if ended.reason else (ExitCode.SOME_FAILED if failed else ExitCode.OK)
     return Summary(
         rows=max(ended.rows_read, ok + failed),
@@ -44,11 +46,9 @@ def summary_of(
         tokens_out=metrics.tokens_out,
         seconds=round(now - began, 3),
         first_request_s=None if first is None else round(first - began, 3),
-        rows_per_s=0.0
-        if first is None
-        else round((metrics.ok + metrics.failed) / max(last - first, 1e-3), 1),
+        rows_per_s=round((metrics.ok + metrics.failed) / working_s, 1) if working_s else 0.0,
         latency_ms={name: metrics.percentile_ms(at) for name, at in _PERCENTILES.items()}
-        if metrics.requests
+        if metrics.has_latencies
         else {},
         quota={"rpm_used": rpm, "tpm_used": tpm},
         failures=failures,

@@ -78,9 +78,14 @@ class Metrics:
         """Rows that failed in this run."""
         return self.failures.total()
 
+    @property
+    def has_latencies(self) -> bool:
+        """Whether anything has succeeded."""
+        return bool(self._histogram.get_total_count())
+
     def percentile_ms(self, percent: float) -> float:
         """A latency percentile of successes in milliseconds, 0 when there was none."""
-        if not self._histogram.get_total_count():
+        if not self.has_latencies:
             return 0.0
         return float(self._histogram.get_value_at_percentile(percent)) / LATENCY_UNIT_PER_MS
 

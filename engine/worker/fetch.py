@@ -249,7 +249,8 @@ class Fetcher:
     def _failure(self, error: Exception, *, reused: bool) -> Failure:
         """The one translation of what aiohttp and the operating system raise."""
         kind, says = _classify(error, reused=reused)
-        text = redact(f"{says}: {error}" if str(error) else says, self._secrets)
+        detail = _detail(error)
+        text = redact(f"{says}: {detail}" if detail else says, self._secrets)
         return Failure(kind, " ".join(text.split())[: self._error_chars_max])
 
 
@@ -288,6 +289,14 @@ _LOCAL_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAV
 
 
 _NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+
+
+def _detail(error: Exception) -> str:
+    """What an exception adds to its kind, in fewer words than aiohttp's."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        return f"{error.host}:{error.port} ({cause.strerror or cause})"
+    return str(error)
 
 
 def _classify(error: Exception, *, reused: bool) -> tuple[ErrorKind, str]:
