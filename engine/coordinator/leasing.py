@@ -102,11 +102,10 @@ class Leasing:
             # The worker may have died meanwhile: its rows are waiting again under another lease.
             if child.key != key or child.process is None:
                 return
-            if self._stopped:
-                # The drain began while this was being written: the rows were never handed out.
+            # The drain began while this was being written, or the worker's queue is full or gone: either way the
+            # rows were never handed out.
+            if self._stopped or not self._hub.send(peer, message):
                 self.released(child, numbers)
-            else:
-                self._hub.send(peer, message)
 
         self._commits.opened(lease, numbers, recorded)
 
