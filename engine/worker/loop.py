@@ -52,6 +52,7 @@ BEAT_S: Final = 1.0
 GATHER_S: Final = 0.09  # outcomes wait so long for each other: a message costs more than a row in it
 CUT_OFF_EXIT_S: Final = 1.0
 EXIT_REFUSED: Final = 3
+_STOPPERS: Final = (RunEffect.STOP, RunEffect.STOP_AFTER_STREAK)
 EXIT_FAULT: Final = 70
 
 
@@ -280,6 +281,8 @@ class Worker:
                 self._limiter.settle(delta)
         if isinstance(next_step, OutcomeLine):
             self._outcomes.append(next_step)
+            if failure is not None and POLICY[failure.kind].run in _STOPPERS:
+                self._flush(now)  # the run may have to stop: every call until then is in vain
         elif self._draining:
             self._link.send(Released(rows=[run.row]))
         elif next_step.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:

@@ -181,7 +181,7 @@ def test_a_refused_key_a_spent_quota_or_a_wrong_model_stops_the_run_with_open_ro
         summary = started.summary()
         assert started.wait() == code
         assert (summary["ok"], summary["failed"]) == (0, 0)
-        assert mock.stats()["requests"] < 50
+        assert mock.stats()["requests"] <= 40  # sixteen at once, until five were refused
         mock.control({"faults": []})
         assert Run(*flags).summary()["ok"] == 200
     assert_whole(output, 200)
