@@ -130,7 +130,7 @@ class Fetcher:
             channel.send(request, has_body=call.method != "HEAD")
             message, content = await channel.reply()
             result = await self._read(message, content, flight, start)
-            if content.is_eof():
+            if content.at_eof():  # what is left unread may have made the connection stop reading
                 self._connections.give_back(channel)
                 channel = None
             return result

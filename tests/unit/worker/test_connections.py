@@ -87,6 +87,23 @@ def test_a_reply_that_ends_with_its_connection_is_whole_and_the_next_one_gets_a_
     play(handler, scene)
 
 
+def test_a_large_body_that_nobody_reads_does_not_stop_its_connection_for_the_next_reply() -> None:
+    page = reply(b"x" * 400_000, "302 Found", extra=b"Location: /elsewhere\r\n")
+
+    async def handler(peer: Peer) -> None:
+        while await peer.request():
+            await peer.send(page if len(peer._seen) == 1 else reply(b"y" * 400_000))
+
+    async def scene(fetcher: Fetcher, server: ScriptedServer) -> None:
+        refused = await ask(fetcher, server.origin)
+        assert isinstance(refused, Failure) and refused.kind is ErrorKind.REDIRECT_REFUSED
+        async with asyncio.timeout(3):
+            one = await ask(fetcher, server.origin)
+        assert isinstance(one, Reply) and len(one.body) == 400_000
+
+    play(handler, scene)
+
+
 def test_a_head_request_has_no_body_to_wait_for_and_leaves_the_connection_fit_for_others() -> None:
     async def scene(fetcher: Fetcher, server: ScriptedServer) -> None:
         head = await ask(fetcher, server.origin, "HEAD")
