@@ -47,6 +47,7 @@ class Bucket:
         "_close",
         "_credit",
         "_inherited",
+        "_period_s",
         "_reserve_max",
         "_start_slot",
         "capacity",
@@ -60,22 +61,39 @@ class Bucket:
     )
 
     def __init__(self, limit: int, period_s: float, now: float, *, credit: bool = False) -> None:
-        if limit < 1 or not period_s > 0:
-            raise ValueError(f"a limit of {limit} per {period_s} s admits nothing")
-        self.limit = limit
-        self.rate = REFILL * limit / period_s
-        self.full = max(1.0, FULL_S * self.rate)
-        self.capacity = self.full + LATE_S * self.rate
+        if not period_s > 0:
+            raise ValueError(f"a period of {period_s} s admits nothing")
+        self._period_s = period_s
         self.level = 0.0
         self.reserve = 0.0
-        self._reserve_max = RESERVE_S * self.rate
         self._catch_up = CATCH_UP
-        self._close = CLOSE_S * self.rate
         self.largest = 0
         self.window = Window(period_s, now)
+        self._set(limit)
         self._credit = credit  # may amounts be given back
         self._start_slot = self.window.slot
         self._inherited = 0
+
+    def _set(self, limit: int) -> None:
+        if limit < 1:
+            raise ValueError(f"a limit of {limit} per {self._period_s} s admits nothing")
+        self.limit = limit
+        self.rate = REFILL * limit / self._period_s
+        self.full = max(1.0, FULL_S * self.rate)
+        self.capacity = self.full + LATE_S * self.rate
+        self._reserve_max = RESERVE_S * self.rate
+        self._close = CLOSE_S * self.rate
+
+    def retune(self, limit: int) -> None:
+        """Another limit from now on; what was admitted before counts against it. Raises ValueError below 1.
+
+        A lower one may admit nothing until enough of the last period is forgotten. A higher one is used at its
+        own rate at once: the burst does not grow by what an earlier limit held back.
+        """
+        self._set(limit)
+        self.level = min(self.level, self.capacity)
+        self.reserve = min(self.reserve, self._reserve_max)
+        self._catch_up = CATCH_UP_FEW if self.largest * FEW_PER_S > self.rate else CATCH_UP
 
     def advance(self, refill_s: float, now: float, *, wanted: bool) -> None:
         """Let time pass: ``refill_s`` seconds of refill, and the window moves to ``now``.
@@ -226,6 +244,24 @@ class Quota:
             self._requests.inherit(1)
         if self._tokens is not None:
             self._tokens.inherit(largest)
+
+    def retune(self, now: float, *, rpm: int | None = None, tpm: int | None = None) -> None:
+        """Other limits from ``now`` on; None leaves one as it is. See ``Bucket.retune``.
+
+        Raises ValueError for a limit below 1, and for one that was not there from the start: what it should
+        count was not counted.
+        """
+        for name, bucket, limit in (("rpm", self._requests, rpm), ("tpm", self._tokens, tpm)):
+            if limit is not None and bucket is None:
+                raise ValueError(f"this quota has had no {name} so far")
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} {limit} admits nothing")
+        if now > self._now:
+            self._advance(now)
+        if rpm is not None and self._requests is not None:
+            self._requests.retune(rpm)
+        if tpm is not None and self._tokens is not None:
+            self._tokens.retune(tpm)
 
     def impossible(self, tokens: int) -> bool:
         """A call of that many tokens can never pass: it is dearer than a whole period."""

@@ -18,6 +18,8 @@ from engine.core.bucket import Quota
 class Passed:
     at: float
     tokens: int
+    rpm: int | None  # the limits it passed under
+    tpm: int
     open: bool = True  # not settled yet
 
 
@@ -34,12 +36,13 @@ class QuotaMachine(RuleBasedStateMachine):
         self.rpm, self.tpm, self.period_s, self.now = rpm, tpm, period_s, now
         self.quota = Quota(rpm=rpm, tpm=tpm, period_s=period_s, now=now)
         self.passed: list[Passed] = []
+        self.limits = [(now, rpm or 1, tpm)]  # since when which limits held
         self.largest = 0
 
     def _take(self, tokens: int) -> bool:
         if not self.quota.take(tokens, self.now):
             return False
-        self.passed.append(Passed(self.now, tokens))
+        self.passed.append(Passed(self.now, tokens, self.rpm, self.tpm))
         self.largest = max(self.largest, tokens)
         return True
 
@@ -70,7 +73,7 @@ class QuotaMachine(RuleBasedStateMachine):
         """A time before one that the quota has seen changes nothing and admits nothing extra."""
         self.quota.next_time(0, self.now)
         if self.quota.take(0, self.now - seconds):
-            self.passed.append(Passed(self.now, 0))
+            self.passed.append(Passed(self.now, 0, self.rpm, self.tpm))
 
     @precondition(lambda self: self.passed)
     @rule(pick=st.integers(0, 30), share=st.floats(0, 1))
@@ -96,14 +99,34 @@ class QuotaMachine(RuleBasedStateMachine):
         if began:
             assert not self.quota.take(0, self.now)
 
+    @rule(rpm=st.integers(1, 300), tpm=st.integers(1, 100_000))
+    def retune(self, rpm: int, tpm: int) -> None:
+        """Other limits: what passes from now on passes under them, whatever was admitted before."""
+        self.rpm, self.tpm = (None if self.rpm is None else rpm), tpm
+        self.limits.append((self.now, rpm, tpm))
+        self.quota.retune(self.now, rpm=self.rpm, tpm=tpm)
+
     @rule(down=st.floats(0, 0.3), late=st.booleans())
     def restart(self, down: float, late: bool) -> None:
-        """The limiter dies; the next one hears of the largest charge at the start, or only when workers join."""
+        """The limiter dies; the next one hears of the largest charge at the start, or only when workers join.
+
+        It is started with the largest limits of the last period, which its predecessor may have used up, and
+        then given those of now.
+        """
         self.now += down * self.period_s
         known = 1 if late else max(1, self.largest)
-        self.quota = Quota(rpm=self.rpm, tpm=self.tpm, period_s=self.period_s, now=self.now, largest=known)
+        ended = [since for since, _, _ in self.limits[1:]]
+        recent = [
+            (rpm, tpm)
+            for (_, rpm, tpm), until in zip(self.limits, [*ended, self.now], strict=True)
+            if until >= self.now - 1.1 * self.period_s
+        ]
+        rpm = None if self.rpm is None else max(rpm for rpm, _ in recent)
+        tpm = max(tpm for _, tpm in recent)
+        self.quota = Quota(rpm=rpm, tpm=tpm, period_s=self.period_s, now=self.now, largest=known)
         if late:
             self.quota.inherit(max(1, self.largest))
+        self.quota.retune(self.now, rpm=self.rpm, tpm=self.tpm)
 
     @invariant()
     def no_period_holds_more_than_the_limit(self) -> None:
@@ -114,8 +137,8 @@ class QuotaMachine(RuleBasedStateMachine):
             while calls[first].at < call.at - self.period_s:
                 tokens -= calls[first].tokens
                 first += 1
-            assert tokens <= self.tpm
-            assert self.rpm is None or last - first + 1 <= self.rpm
+            assert tokens <= call.tpm or not call.tokens  # nothing more was admitted than nothing
+            assert call.rpm is None or last - first + 1 <= call.rpm
 
 
 QuotaMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
