@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 import engine
+from engine.cli.ctl import ctl_command
 from engine.cli.doctor import doctor_command
 from engine.cli.export import export_command
 from engine.cli.mock import mock_command
@@ -43,7 +44,15 @@ def _ending(command: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
-for _command in (run_command, status_command, export_command, retry_command, mock_command, doctor_command):
+for _command in (
+    run_command,
+    status_command,
+    export_command,
+    retry_command,
+    ctl_command,
+    mock_command,
+    doctor_command,
+):
     app.command(_command.__name__.removesuffix("_command"))(_ending(_command))
 
 

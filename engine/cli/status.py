@@ -29,6 +29,8 @@ def status_command(
 
     folder = state_folder(run)
     live = read_live(folder)
+    if live is not None:
+        live.pop("control", None)  # it is for engine ctl, and holds a token
     with Store.view(folder) as store:
         counts = store.counts()
         state = "running" if live else ("finished" if store.is_finished() else "stopped")

@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 
 from engine.wire.link import Spoke
-from engine.wire.messages import Gauge, Message, Watch
+from engine.wire.messages import Gauge, Message, SetLimits, Watch
 
 _FRAME_BYTES_MAX = 1024 * 1024
 
@@ -30,6 +30,11 @@ class LimiterWatch:
         self._link = Spoke(path, message_bytes_max=_FRAME_BYTES_MAX)
         self._link.listen(asyncio.get_running_loop(), self._heard)
         self._link.send(Watch(token=token))
+
+    def set_limits(self, rpm: int, tpm: int) -> None:
+        """Ask for other limits; 0 leaves one as it is."""
+        if self._link is not None:
+            self._link.send(SetLimits(rpm=rpm, tpm=tpm))
 
     def close(self) -> None:
         """Listen no more."""

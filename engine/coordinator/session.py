@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.config import Job
 from engine.coordinator.commits import Commits, FailedRow, outcome_row
+from engine.coordinator.control import Controls
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
 from engine.coordinator.leasing import Leasing
@@ -28,6 +29,7 @@ from engine.wire.link import Hub
 from engine.wire.messages import (
     Beat,
     Close,
+    Control,
     Drain,
     Drained,
     Event,
@@ -90,11 +92,13 @@ class Session:
         )
         self._stops = Stops(job, self._loop.time())
         self._gate_open = False
+        self._paused = False
         self._stopping = False
         self._drain_until = 0.0
         self._signals = 0
         self._over = asyncio.Event()
         self.ended = Ended()
+        self.control = Controls(self)
 
     async def run(self) -> Ended:
         """From the first start of a worker to the last commit."""
@@ -170,6 +174,9 @@ class Session:
         if isinstance(message, Hello):
             self._hello(peer, message)
             return
+        if isinstance(message, Control):
+            self._hub.send(peer, self.control.obey(message))
+            return
         child = self.supervisor.child_of(peer)
         if child is None:
             return
@@ -193,7 +200,8 @@ class Session:
             self._hub.send(peer, Refuse(reason="this run does not know you"))
             return
         self.supervisor.greeted(child, peer, self._loop.time())
-        self._hub.send(peer, Welcome(in_flight=child.in_flight, gate=-1 if self._gate_open else child.gate))
+        self._hub.send(peer, Welcome(in_flight=child.in_flight, gate=self._gate_of(child)))
+        self._tune(child)
         if self._stopping:
             self._hub.send(peer, Drain())
 
@@ -219,9 +227,35 @@ class Session:
 
     def _open_gate(self) -> None:
         self._gate_open = True
+        self.tune()
+
+    def _gate_of(self, child: Child) -> int:
+        if self._paused:
+            return 0
+        return -1 if self._gate_open else child.gate
+
+    def _tune(self, child: Child) -> None:
+        tpm = self.supervisor.tpm or 0
+        self._hub.send(child.peer, Tune(in_flight=child.in_flight, gate=self._gate_of(child), tpm=tpm))
+
+    # --- engine ctl ---------------------------------------------------------------------------------------
+
+    def tune(self) -> None:
+        """Tell every worker what holds now."""
+        self.metrics.limits(self.supervisor.rpm, self.supervisor.tpm)
         for child in self.supervisor.children:
             if child.peer:
-                self._hub.send(child.peer, Tune(in_flight=child.in_flight, gate=-1))
+                self._tune(child)
+
+    def pause(self, is_paused: bool) -> None:
+        """Send nothing more for now, or go on. What is in flight ends as it would."""
+        self._paused = is_paused
+        self._stops.paused(is_paused)
+        self.tune()
+
+    def drain(self) -> None:
+        """Stop as after an interrupt: what is in flight may end, the rest stays open."""
+        self._stop("drained by engine ctl", ExitCode.INTERRUPTED)
 
     def worker_died(self, child: Child, how: str) -> None:
         """The supervisor found a worker dead: its rows are leased again, or are poison."""

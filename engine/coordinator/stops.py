@@ -35,6 +35,7 @@ class Stops:
         self._last_success = now
         self._first_sent: float | None = None
         self._answered = False
+        self._paused = False
         self._unreachable = ""
         self._held: list[OutcomeRow] = []
         self._finished = 0
@@ -85,11 +86,15 @@ class Stops:
             self._first_sent = now
         self._unreachable = message
 
+    def paused(self, is_paused: bool) -> None:
+        """``engine ctl`` paused the run, or let it go on: no success is expected meanwhile."""
+        self._paused = is_paused
+
     def tick(self, now: float, *, is_idle: bool = False) -> None:
         """Time passes. ``is_idle``: no worker holds a row, so no success is to be expected."""
         if self.reason:
             return
-        if is_idle:
+        if is_idle or self._paused:
             self._last_success = now
         first = self._first_sent
         if not self._answered and self._unreachable and first is not None and now - first > NEVER_ANSWERED_S:

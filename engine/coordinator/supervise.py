@@ -17,6 +17,7 @@ import msgspec
 
 from engine.config import Job
 from engine.coordinator.gauges import LimiterWatch
+from engine.core.errors import UsageError
 from engine.credentials import AuthHeader
 from engine.handover import WorkerSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
@@ -25,6 +26,7 @@ from engine.launchers.process import has_parent_death_signal
 DEATHS_MAX = 20
 DEATHS_WINDOW_S = 60.0
 STILLBORN_MAX = 8
+PERIOD_S = 61.0  # what a limiter remembers, and a little
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 HEALTHY_S = 30.0  # a worker that lived so long starts its back-off anew
@@ -95,6 +97,8 @@ class Supervisor:
             Child(slot, share, gate) for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
         ]
         self._stopping = False
+        # Since when which limits held; the last ones hold now.
+        self._limits: list[tuple[float, int | None, int | None]] = [(0.0, job.rpm, job.tpm)]
         self.hopeless = ""  # why the run should give up on its children, one sentence
 
     # --- starting ---------------------------------------------------------------------------------------------
@@ -103,12 +107,19 @@ class Supervisor:
         """Start the limiter, where a limit is declared."""
         if self.limiter_socket is None:
             return
+        # What the one before may have granted in its last minute is bounded by the largest limits of that time.
+        until = [since for since, _, _ in self._limits[1:]]
+        lately = [
+            limits
+            for limits, ended in zip(self._limits, [*until, now], strict=True)
+            if ended >= now - PERIOD_S
+        ]
         line = msgspec.json.encode(
             {
                 "socket": str(self.limiter_socket),
                 "token": self.token,
-                "rpm": self._job.rpm,
-                "tpm": self._job.tpm,
+                "rpm": None if self._job.rpm is None else max(rpm or 0 for _, rpm, _ in lately),
+                "tpm": None if self._job.tpm is None else max(tpm or 0 for _, _, tpm in lately),
                 # A limiter that is not the first inherits what an earlier one may have granted.
                 "largest": max(1, self.limits.largest) if self.limiter_starts else 0,
                 "generation": self.limits.pauses + GENERATIONS_APART * self.limiter_starts,
@@ -119,6 +130,39 @@ class Supervisor:
         self.limiter_starts += 1
         self._limiter_started = now
         self.limits.connect(self.limiter_socket, self.token)
+        if len(self._limits) > 1:
+            self.limits.set_limits(self.rpm or 0, self.tpm or 0)
+
+    @property
+    def rpm(self) -> int | None:
+        """The limit on requests that holds now."""
+        return self._limits[-1][1]
+
+    @property
+    def tpm(self) -> int | None:
+        """The limit on tokens that holds now."""
+        return self._limits[-1][2]
+
+    def set_limits(self, now: float, *, rpm: int | None = None, tpm: int | None = None) -> None:
+        """Other limits from now on. Raises UsageError for one that the run was not started with."""
+        for name, asked, held in (("rpm", rpm, self.rpm), ("tpm", tpm, self.tpm)):
+            if asked is not None and held is None:
+                raise UsageError(
+                    f"This run was started without --{name}: what it sent so far was not counted."
+                )
+        if tpm is not None and tpm < self.limits.largest:
+            raise UsageError(
+                f"A single call of this run cost {self.limits.largest} tokens: with fewer a minute it could never pass."
+            )
+        self._limits.append((now, rpm or self.rpm, tpm or self.tpm))
+        self.limits.set_limits(self.rpm or 0, self.tpm or 0)
+
+    def set_in_flight(self, in_flight: int) -> None:
+        """Divide another in-flight limit over the workers. Raises UsageError below one for each."""
+        if in_flight < len(self.children):
+            raise UsageError(f"{len(self.children)} workers need at least as many requests in flight.")
+        for child, (share, gate) in zip(self.children, shares(in_flight, len(self.children)), strict=True):
+            child.in_flight, child.gate = share, gate
 
     def tick(self, now: float) -> None:
         """Start who is due, bury who is dead, kill who is silent. To be called several times a second."""

@@ -32,6 +32,7 @@ class LiveView:
         if now < self._next:
             return
         self._next = now + EVERY_S
+        self._file.control = {"socket": str(session.supervisor.socket), "token": session.control.token}
         running = [
             (child, child.process) for child in session.supervisor.children if child.process is not None
         ]

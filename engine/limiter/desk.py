@@ -119,6 +119,12 @@ class Desk:
         """A worker met a 429; see ``Quota.throttled``."""
         self._quota.throttled(wait_s, generation, jitter, now)
 
+    def retune(self, rpm: int | None, tpm: int | None, now: float) -> None:
+        """Other limits, where there are such. No TPM below a call that waits already: it could never pass."""
+        if tpm is not None:
+            tpm = max([tpm, *(max(asker.queue) for asker in self._askers.values() if asker.queue)])
+        self._quota.retune(now, rpm=rpm, tpm=tpm)
+
     def give(self, now: float) -> list[tuple[bytes, Grant]]:
         """Grant all that may pass now, at most one message for each worker."""
         quota = self._quota

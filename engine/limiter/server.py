@@ -28,6 +28,7 @@ from engine.wire.messages import (
     Need,
     Refuse,
     Rejoin,
+    SetLimits,
     Throttled,
     Watch,
 )
@@ -99,6 +100,9 @@ class LimiterServer:
         desk = self._desk
         if isinstance(message, (Join, Watch)):
             self._admit(peer, message)
+        elif isinstance(message, SetLimits):
+            if peer in self._watchers:
+                self._set_limits(message)
         elif isinstance(message, Close):
             if peer in self._watchers and not self.ended.done():
                 self.ended.set_result(None)
@@ -122,6 +126,13 @@ class LimiterServer:
             self._watchers.add(peer)
             self._last_gauge = None
             self._tell_gauges()
+
+    def _set_limits(self, message: SetLimits) -> None:
+        self._desk.retune(message.rpm or None, message.tpm or None, self._loop.time())
+        if self._turn is not None:
+            # The turn that is due was computed under the old limits.
+            self._turn.cancel()
+            self._turn = self._loop.call_at(self._last_turn + TURN_S, self._give)
 
     def _need(self, peer: bytes, message: Need) -> None:
         try:

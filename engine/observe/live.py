@@ -23,6 +23,7 @@ class LiveFile:
 
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / LIVE_NAME
+        self.control: dict[str, str] = {}  # how ``engine ctl`` reaches the run: socket and token
 
     def write(self, snapshot: Snapshot) -> None:
         """Replace the file. What goes wrong here never ends a run: a full disk shows in the store first."""
@@ -32,7 +33,9 @@ class LiveFile:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "wb") as file:
-                file.write(msgspec.json.encode({"pid": os.getpid(), **asdict(snapshot)}))
+                file.write(
+                    msgspec.json.encode({"pid": os.getpid(), "control": self.control, **asdict(snapshot)})
+                )
             os.replace(temporary, self._path)
         except OSError:
             self._path = None

@@ -53,6 +53,10 @@ class Metrics:
             if self.first_request is None:
                 self.first_request = now
 
+    def limits(self, rpm: int | None, tpm: int | None) -> None:
+        """Other limits hold from now on."""
+        self._rpm, self._tpm = rpm, tpm
+
     def finished(self, rows: Iterable[OutcomeRow]) -> None:
         """Rows that have their outcome."""
         for row in rows:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgpack
 import msgspec
 
-VERSION = 2
+VERSION = 3
 
 
 class BadFrame(ValueError):
@@ -116,11 +116,13 @@ class Beat(Message, frozen=True):
 class Tune(Message, frozen=True):
     """Coordinator to worker: this worker's share of the in-flight limit, and of the gate.
 
-    ``gate`` is a second, lower bound until the endpoint's first 2xx; -1 opens it.
+    ``gate`` is a second, lower bound until the endpoint's first 2xx; -1 opens it, 0 pauses the worker.
+    ``tpm``: a call that costs more can never pass; 0 where there is no such limit.
     """
 
     in_flight: int
     gate: int
+    tpm: int = 0
 
 
 class Drain(Message, frozen=True):
@@ -147,6 +149,23 @@ class Event(Message, frozen=True):
 
 class Close(Message, frozen=True):
     """Coordinator to worker, or to the limiter: all is done, exit."""
+
+
+# --- engine ctl and coordinator -------------------------------------------------------------------------
+
+
+class Control(Message, frozen=True):
+    """``engine ctl`` to coordinator: words as typed, like ``set rpm=500``."""
+
+    token: str
+    words: list[str]
+
+
+class Controlled(Message, frozen=True):
+    """Coordinator to ``engine ctl``: what came of it, one sentence."""
+
+    ok: bool
+    says: str
 
 
 # --- limiter --------------------------------------------------------------------------------------------
@@ -223,6 +242,13 @@ class Watch(Message, frozen=True):
     token: str
 
 
+class SetLimits(Message, frozen=True):
+    """Coordinator to limiter, after Watch: other limits from now on; 0 leaves one as it is."""
+
+    rpm: int
+    tpm: int
+
+
 class Gauge(Message, frozen=True):
     """Limiter to coordinator: about once a second while something changes, and when ``largest`` grows."""
 
@@ -248,6 +274,8 @@ TAGS: dict[int, type[Message]] = {
     11: Event,
     12: Close,
     13: Drained,
+    14: Control,
+    15: Controlled,
     20: Join,
     21: Joined,
     22: Need,
@@ -257,6 +285,7 @@ TAGS: dict[int, type[Message]] = {
     26: Gauge,
     27: Rejoin,
     28: Abandon,
+    29: SetLimits,
 }
 _TAG_OF: dict[type[Message], int] = {cls: tag for tag, cls in TAGS.items()}
 

@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from engine.config import Job
@@ -111,18 +112,24 @@ class Executor:
         except RowError as error:
             message = f"line {number}: {error.message}" if values is None else error.message
             return self._failed(lease, row, payload, values, error.kind, message)
-        charge = asking.call.charge
-        if self._tpm is not None and charge.tokens > self._tpm:
-            return self._failed(
-                lease,
-                row,
-                payload,
-                values,
-                ErrorKind.REQUEST_TOO_LARGE,
-                f"this call alone costs {charge.tokens} tokens, more than the limit of {self._tpm} a minute; "
-                "it was not sent",
-            )
-        return RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
+        run = RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
+        return self.too_large(run) or run
+
+    def set_tpm(self, tpm: int) -> None:
+        """Another limit on tokens; 0 for none."""
+        self._tpm = tpm or None
+
+    def any_too_large(self, runs: Iterable[RowRun]) -> bool:
+        """Whether one of them alone costs more than the limit."""
+        return self._tpm is not None and any(run.call.charge.tokens > self._tpm for run in runs)
+
+    def too_large(self, run: RowRun) -> OutcomeLine | None:
+        """The outcome of a call that alone costs more than the limit, unsent; None for one that can pass."""
+        tokens = run.call.charge.tokens
+        if self._tpm is None or tokens <= self._tpm:
+            return None
+        says = f"this call alone costs {tokens} tokens, more than the limit of {self._tpm} a minute; it was not sent"
+        return self._gave_up(run, Failure(ErrorKind.REQUEST_TOO_LARGE, says))
 
     def absorb(self, run: RowRun, result: Reply | Failure) -> tuple[OutcomeLine | Later, Failure | None]:
         """What a sending came to: an outcome or a later sending, and the failure behind it, if there was one."""

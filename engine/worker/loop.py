@@ -136,6 +136,7 @@ class Worker:
             self._queues.fresh.extend((lease, line) for line in message.rows)
             self._pump()
         elif isinstance(message, Tune):
+            self._executor.set_tpm(message.tpm)
             self._tune(message.in_flight, message.gate)
         elif isinstance(message, Welcome):
             self._welcomed = True
@@ -154,8 +155,19 @@ class Worker:
             self._share = in_flight
             self._concurrency.retune(max(1, in_flight))
         self._gate = gate
+        if gate == 0 or self._executor.any_too_large(self._queues.queued):
+            self._call_back()
         self._pump()
         self._want()
+
+    def _call_back(self) -> None:
+        """What waits for permits waits here instead: none is to go now, or not all can."""
+        queued = self._queues.queued
+        self._engaged -= len(queued)
+        self._queues.due.extendleft(reversed(queued))
+        queued.clear()
+        if self._limiter is not None:
+            self._limiter.drop_queue()
 
     def _drain(self) -> None:
         """Give back what is not in flight; what is in flight ends as it would."""
@@ -189,6 +201,10 @@ class Worker:
         while self._engaged < limit:
             if due:
                 run = due.popleft()
+                refused = self._executor.too_large(run)
+                if refused is not None:
+                    self._outcomes.append(refused)
+                    continue
             elif fresh:
                 begun = self._executor.begin(*fresh.popleft())
                 if isinstance(begun, OutcomeLine):

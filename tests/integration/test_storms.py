@@ -48,9 +48,9 @@ def test_after_a_storm_the_rate_is_back_within_five_seconds_and_hardly_a_call_wa
     assert max(rate_between(times, time, time + 1.0) for time in times) <= 1.1 * RATE
 
 
-@pytest.mark.parametrize("said", ["0", "nan", "Thu, 01 Jan 1970 00:00:00 GMT"])
+@pytest.mark.parametrize("said", ["0", "nan"])
 def test_a_wait_that_means_nothing_is_no_wait_and_no_endless_one(tmp_path: Path, said: str) -> None:
-    fault = f"storm,start_s=0.3,end_s=0.8,retry_after={said}".replace("Thu, ", "Thu ")
+    fault = f"storm,start_s=0.3,end_s=0.8,retry_after={said}"
     summary, times, _ = stormy(tmp_path, fault, 300)
     assert (summary["ok"], summary["failed"]) == (300, 0)
     assert times[-1] < 8.0

@@ -1,6 +1,7 @@
 """Children that die, hang or never come up, on a clock of the test's own; and how work is divided over them."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from jobs import job
 
 from engine.coordinator import supervise
+from engine.coordinator.gauges import LimiterWatch
 from engine.coordinator.supervise import Child, Supervisor, backoff_s, shares
+from engine.core.errors import UsageError
 
 
 class FakeProcess:
@@ -213,6 +216,39 @@ def test_a_limiter_that_dies_now_and_then_is_restarted_at_once_each_time(
         assert not stage.supervisor.hopeless
 
     on_stage(scene, tmp_path, monkeypatch, rpm=60, procs=1)
+
+
+def test_a_restarted_limiter_is_told_the_largest_limits_of_the_last_minute_and_then_those_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, object]] = []
+    asked: list[tuple[int, int]] = []
+
+    def start(self: FakeLauncher, module: str, line: bytes) -> FakeProcess:
+        if module == "engine.limiter":
+            lines.append(json.loads(line))
+        process = FakeProcess(1, None)
+        self.started.append((module, process))
+        return process
+
+    monkeypatch.setattr(FakeLauncher, "start", start)
+    monkeypatch.setattr(LimiterWatch, "set_limits", lambda self, rpm, tpm: asked.append((rpm, tpm)))
+
+    def scene(stage: Stage) -> None:
+        stage.supervisor.start_limiter(stage.now)
+        stage.pass_time(100)
+        stage.supervisor.set_limits(stage.now, rpm=600)
+        stage.greet()
+        for seconds in (10, 70):
+            stage.pass_time(seconds)
+            stage.launcher.of("engine.limiter")[-1].code = -9
+            stage.pass_time(1)
+        assert [line["rpm"] for line in lines] == [6000, 6000, 600]
+        assert asked == [(600, 0)] * 3
+        with pytest.raises(UsageError, match="without --tpm"):
+            stage.supervisor.set_limits(stage.now, tpm=1000)
+
+    on_stage(scene, tmp_path, monkeypatch, rpm=6000)
 
 
 def test_a_back_off_grows_and_stays_bounded() -> None:

@@ -158,3 +158,24 @@ def test_only_a_worker_that_knew_another_limiter_brings_its_largest_charge_along
     need(desk, b"b", 0, [10], 0.3)
     assert desk.give(0.3) == []
     assert desk.next_at > 5.0  # first the debt the other limiter may have left
+
+
+def test_other_limits_hold_from_the_next_call_on_and_no_waiting_call_is_made_impossible() -> None:
+    desk = make_desk(rpm=None, tpm=60_000)
+    join(desk, b"a", 0)
+    need(desk, b"a", 0, [20_000, 30_000])
+    desk.give(0.0)
+    desk.retune(None, 5_000, 0.0)  # below what waits already
+    granted = run_until_idle(desk, 0.0)
+    assert granted[b"a"] == 2
+
+
+def test_a_higher_limit_lets_calls_go_at_its_rate_at_once() -> None:
+    desk = make_desk(rpm=60)
+    join(desk, b"a", 0)
+    need(desk, b"a", 0, [0] * 1_000)
+    desk.give(1.0)
+    desk.retune(6_000, None, 1.0)
+    for hundredth in range(500):
+        desk.give(1.0 + hundredth / 100)
+    assert desk.granted_requests > 450  # a hundred a second for five seconds
