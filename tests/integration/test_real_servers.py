@@ -47,14 +47,14 @@ def test_replies_that_nginx_compresses_although_nobody_asked_are_read(tmp_path: 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_refusals_as_html_pages_are_waited_out(tmp_path: Path, status: int) -> None:
-    source, output = write_rows(tmp_path / "in.jsonl", 60), tmp_path / "out.jsonl"
+    source, output = write_rows(tmp_path / "in.jsonl", 30), tmp_path / "out.jsonl"
     inside = f"limit_req zone=all burst=5 nodelay; limit_req_status {status};"
     with MockProcess() as mock, nginx(tmp_path, port_of(mock), inside=inside) as server:
         flags = ask_flags(url(server.port), source, output, "--in-flight", "12", "--retries", "20")
         summary = Run(*flags).summary()
         stats = mock.stats()
-    assert (summary["ok"], summary["failures"]) == (60, {})
-    assert summary["requests"] > stats["requests"] == 60
+    assert (summary["ok"], summary["failures"]) == (30, {})
+    assert summary["requests"] > stats["requests"] == 30
 
 
 def test_a_gateway_without_its_server_fails_rows_with_its_own_words(tmp_path: Path) -> None:
