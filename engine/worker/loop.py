@@ -340,6 +340,9 @@ class Worker:
             self._fetcher.sweep(now)
         if self._cut_off() and now - self._last_beat > self._settings.guard_s + CUT_OFF_EXIT_S:
             os._exit(0)
+        if self._limiter is not None and self._limiter.refused:
+            # Its calls would wait for ever; whoever takes this one's place gets its rows.
+            os._exit(EXIT_REFUSED)
         self._pump()
         quiet_s = now - self._last_sent
         if quiet_s >= BEAT_S or (self._outcomes and quiet_s >= GATHER_S):

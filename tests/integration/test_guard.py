@@ -11,6 +11,7 @@ from jobs import job
 from engine.core.model import Target
 from engine.handover import WorkerSettings, encode_handover
 from engine.launchers.local import LocalLauncher
+from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
 from engine.wire.link import Hub
@@ -60,4 +61,35 @@ async def silence(mock: MockProcess, folder: Path) -> None:
         process.kill()
         process.wait(2.0)
         process.close()
+        hub.close()
+
+
+def test_a_worker_that_its_limiter_refuses_leaves_instead_of_waiting_for_ever(tmp_path: Path) -> None:
+    asyncio.run(refusal(tmp_path))
+
+
+async def refusal(folder: Path) -> None:
+    loop = asyncio.get_running_loop()
+    hub = Hub(folder / "c", message_bytes_max=1_000_000)
+    hub.listen(loop, lambda peer, message: None)
+    limiter = LimiterServer(LimiterSettings(socket=str(folder / "l"), token="right", rpm=60))
+    serving = loop.create_task(limiter.run())
+    made = job(target=Target(provider="openai", base_url="http://127.0.0.1:9/v1", model="m"), rpm=60)
+    settings = WorkerSettings(
+        job=made, slot=0, run_id="r", token="wrong", socket=str(folder / "c"), parent_pid=os.getpid(),
+        limiter_socket=str(folder / "l"),
+    )  # fmt: skip
+    process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ()))
+    try:
+        async with asyncio.timeout(10):
+            while process.poll() is None:
+                await asyncio.sleep(0.02)
+        assert process.poll() == 3
+        assert "refused" in process.last_words()
+    finally:
+        process.kill()
+        process.wait(2.0)
+        process.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
         hub.close()
