@@ -13,6 +13,7 @@ import sys
 
 import uvloop
 
+from engine.core.errors import CannotStart
 from engine.handover import decode_handover
 from engine.launchers.process import die_with_parent, raise_open_files
 from engine.worker.loop import Worker
@@ -43,7 +44,11 @@ def main() -> int:
         watch_standard_input()
         await worker.run()
 
-    uvloop.run(serve())
+    try:
+        uvloop.run(serve())
+    except CannotStart as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     return 0
 
 

@@ -6,21 +6,27 @@ request anew from a dozen settings, is left out: that costs more CPU than all th
 Rules of this file:
 1. A connection is lent only with nothing unread on it: bytes that nobody asked for must not become the answer to the
    next request. Any on which something went wrong is closed and never lent again.
-2. Of idle connections the one used last is lent first, so that those in excess grow old and are closed.
+2. Parts of aiohttp are used that it does not promise to keep. They are rehearsed before the first request: an aiohttp
+   that works otherwise is refused with nothing sent.
+3. Of idle connections the one used last is lent first, so that those in excess grow old and are closed.
 """
 
 import asyncio
 import ssl
 from collections import deque
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import aiohttp
+from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 from yarl import URL
+
+from engine.core.errors import CannotStart
 
 KEEPALIVE_S: Final = 30.0  # shorter than most servers' and gateways' own (nginx 75 s, many balancers 60 s)
 DNS_CACHE_S: Final = 60
@@ -147,3 +153,54 @@ class Connections:
         while self._idle:
             self._idle.pop().close()
         await self._connector.close()
+
+
+class _Stage(asyncio.Transport):
+    """A connection without a network, for a rehearsal."""
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def rehearse(loop: asyncio.AbstractEventLoop) -> None:
+    """Send a request and read replies of every kind that matters, without a network. Raises CannotStart."""
+    try:
+        protocol = ResponseHandler(loop)
+        stage = _Stage(protocol)
+        protocol.connection_made(stage)
+        channel = Channel(cast(Connection, stage))
+        channel.send(b"request", has_body=True)
+        # A note on the way, then a reply that only says it is compressed, so that unasked decompression would show.
+        protocol.data_received(
+            b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
+        )
+        protocol.data_received(b"Content-Length: 2\r\n\r\nok")
+        coroutine = channel.reply()
+        try:
+            coroutine.send(None)
+        except StopIteration as done:
+            message, content = done.value
+        finally:
+            coroutine.close()
+        seen = (stage.written, message.code, message.headers[hdrs.CONTENT_ENCODING], content.is_eof())
+        works = (
+            seen == (b"request", 200, "gzip", True) and content.read_nowait(-1) == b"ok" and channel.is_fit
+        )
+        protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+        works = works and not channel.is_fit
+        cause = None
+    except Exception as error:  # whatever it is, it is not what requests were written for
+        works, cause = False, error
+    if not works:
+        raise CannotStart(
+            f"the installed aiohttp {aiohttp.__version__} works otherwise than the engine needs; install a version "
+            "that this one was released with. Nothing was sent."
+        ) from cause

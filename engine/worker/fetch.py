@@ -13,6 +13,7 @@ Rules of this file:
 
 import asyncio
 import errno
+import re
 import ssl
 import zlib
 from base64 import b64encode
@@ -30,7 +31,7 @@ from engine.config import Limits, Timeouts
 from engine.core.errors import ErrorKind
 from engine.core.model import Call, Failure, Reply
 from engine.credentials import AuthHeader, Secret, all_secrets, redact
-from engine.worker.connections import Connections, Proxy
+from engine.worker.connections import Channel, Connections, Proxy, rehearse
 from engine.worker.head import Heads
 
 _NEVER: Final = float("inf")
@@ -67,6 +68,7 @@ class Fetcher:
         trust_env: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        rehearse(self._loop)
         self._origin = URL(origin).origin()
         self._secrets: tuple[Secret, ...] = all_secrets(auth)
         self._timeouts = timeouts
@@ -143,7 +145,7 @@ class Fetcher:
                 task.uncancel()
             return Failure(ErrorKind.TIMEOUT, self._timeout_message(flight.stage))
         except _NETWORK_ERRORS as error:
-            return self._failure(error, reused=channel is not None and channel.served)
+            return self._failure(error, channel)
         finally:
             flight.deadline = _NEVER
             if channel is not None:
@@ -246,9 +248,14 @@ class Fetcher:
             f"{self._timeouts.total_s:g} s in all); the call may have been billed"
         )
 
-    def _failure(self, error: Exception, *, reused: bool) -> Failure:
-        """The one translation of what aiohttp and the operating system raise."""
-        kind, says = _classify(error, reused=reused)
+    def _failure(self, error: Exception, channel: Channel | None) -> Failure:
+        """The one translation of what aiohttp and the operating system raise. ``channel``: what it was sent on."""
+        kind, says = _classify(error, reused=channel is not None and channel.served)
+        if channel is not None and kind is ErrorKind.BAD_REQUEST:
+            kind, says = (
+                ErrorKind.PROTOCOL_ERROR,
+                "the reply could not be read; the call may have been billed",
+            )
         detail = _detail(error)
         text = redact(f"{says}: {detail}" if detail else says, self._secrets)
         return Failure(kind, " ".join(text.split())[: self._error_chars_max])
@@ -261,7 +268,11 @@ _CLASSES: Final[tuple[tuple[type[Exception], ErrorKind, str], ...]] = (
         ErrorKind.TLS,
         "the server's certificate is not trusted (those of a private authority are given with --ca-file)",
     ),
-    (aiohttp.ClientConnectorSSLError, ErrorKind.TLS, "the TLS handshake failed"),
+    (
+        aiohttp.ClientConnectorSSLError,
+        ErrorKind.TLS,
+        "the TLS handshake failed (a server that speaks no TLS is addressed with http://)",
+    ),
     (aiohttp.ClientSSLError, ErrorKind.TLS, "TLS failed"),
     (ssl.SSLError, ErrorKind.TLS, "TLS failed"),
     (aiohttp.ConnectionTimeoutError, ErrorKind.TIMEOUT, "no connection in time"),
@@ -286,21 +297,45 @@ _CLASSES: Final[tuple[tuple[type[Exception], ErrorKind, str], ...]] = (
 )
 # No free descriptor or port is this machine's trouble and passes: wait like for a server that is not there yet.
 _LOCAL_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
-
-
+# Of OpenSSL's X509_V_ERR_ codes (x509_vfy.h), those that no other authority would mend.
+_CERTIFICATE_SAYS: Final = {
+    9: "the server's certificate is not valid yet; if it should be, this machine's clock is wrong",
+    10: "the server's certificate has expired; its operator has to renew it",
+    62: "the server's certificate is for another name; give --base-url the name that it is for",
+    64: "the server's certificate is for another name; give --base-url the name that it is for",
+}
 _NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 def _detail(error: Exception) -> str:
     """What an exception adds to its kind, in fewer words than aiohttp's."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        return f"{error.host}:{error.port} ({cause.strerror or cause})"
-    return str(error)
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return _plain(str(error))
+    cause = error.os_error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message.rstrip(".")
+    else:  # asyncio has no words for a connection that ends within the handshake
+        why = _plain(cause.strerror or str(cause)) or "it closed the connection"
+    return f"{error.host}:{error.port} ({why})"
+
+
+def _plain(text: str) -> str:
+    """Without the line of Python's own source that its TLS errors end with."""
+    return re.sub(r" \(_ssl\.c:\d+\)", "", text)
 
 
 def _classify(error: Exception, *, reused: bool) -> tuple[ErrorKind, str]:
     """The kind and a plain name of a foreign exception."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        code = getattr(error.certificate_error, "verify_code", 0)
+        if code in _CERTIFICATE_SAYS:
+            return ErrorKind.TLS, _CERTIFICATE_SAYS[code]
+    if isinstance(error, OSError) and "ALERT_CERTIFICATE_REQUIRED" in str(error):
+        # TLS 1.3 ends the handshake before the server has seen that there is none (RFC 8446, 4.4.2.4).
+        return (
+            ErrorKind.TLS,
+            "the server asks for a certificate of the client, and the engine has none to show",
+        )
     if (
         isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
         and reused
