@@ -63,6 +63,8 @@ class Job:
     procs: int
     rpm: int | None = None
     tpm: int | None = None
+    share: float = 1.0  # the weight of this run's part where several share a quota
+    limiter_dir: str = ""  # where the limiters of this machine are found; "" for the usual folder
     in_flight: int = 512  # total over all workers
     retries: int = 5
     max_failures: str = ""  # "", "N" or "P%"

@@ -7,6 +7,7 @@ Rules of this file:
 3. The only module that reads keys from the environment.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -102,6 +103,13 @@ def secret_header(name: str, value: str, environment: Mapping[str, str] | None =
     pieces = _VARIABLE.split(value)
     parts = [Secret(source[piece]) if at % 2 else piece for at, piece in enumerate(pieces)]
     return AuthHeader(name, tuple(part for part in parts if part))
+
+
+def digest_of(salt: str, secrets: Iterable[Secret], *context: str) -> str:
+    """A name for secrets and what they are used for, from which nobody who does not know them can tell them."""
+    parts = [*sorted(secret._value for secret in secrets), *context]
+    content = b"".join(len(part.encode()).to_bytes(8, "big") + part.encode() for part in parts)
+    return hashlib.blake2b(content, key=salt.encode(), digest_size=12).hexdigest()
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:

@@ -23,6 +23,7 @@ class WorkerSettings:
     token: str
     socket: str
     limiter_socket: str = ""  # "" when no limit is declared
+    limiter_token: str = ""
     parent_pid: int = 0
     guard_s: float = (
         0.0  # stop sending after so long without a beat; 0 where the kernel tells of a parent's death

@@ -69,6 +69,13 @@ def _rate(value: Any) -> int:
     return _count(value)
 
 
+def _share(value: Any) -> float:
+    number = float(value)
+    if not 0.01 <= number <= 100:
+        raise ValueError("a number from 0.01 to 100 is needed")
+    return number
+
+
 def _in_flight(value: Any) -> int:
     return IN_FLIGHT_DEFAULT if str(value).strip().lower() == "auto" else _count(value)
 
@@ -146,6 +153,8 @@ SETTINGS: dict[str, Setting] = {
     "schema": Setting(_text),
     "rpm": Setting(_rate),
     "tpm": Setting(_rate),
+    "share": Setting(_share, 1.0),
+    "limiter_dir": Setting(_text, ""),
     "in_flight": Setting(_in_flight, IN_FLIGHT_DEFAULT),
     "timeout": Setting(_seconds, 300.0),
     "retries": Setting(_from_zero, 5),

@@ -18,6 +18,7 @@ from engine.cli.ctl import ctl_command
 from engine.cli.doctor import doctor_command
 from engine.cli.export import export_command
 from engine.cli.mock import mock_command
+from engine.cli.quota import quota_command
 from engine.cli.retry import retry_command
 from engine.cli.run import run_command
 from engine.cli.status import status_command
@@ -50,6 +51,7 @@ for _command in (
     export_command,
     retry_command,
     ctl_command,
+    quota_command,
     mock_command,
     doctor_command,
 ):

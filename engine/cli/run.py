@@ -68,6 +68,12 @@ def run_command(
     ] = None,
     rpm: Annotated[str | None, typer.Option(help="Requests per minute, over all workers.")] = None,
     tpm: Annotated[str | None, typer.Option(help="Tokens per minute, over all workers.")] = None,
+    share: Annotated[
+        str | None, typer.Option(help="Weight among runs that share a quota on this machine (1).")
+    ] = None,
+    limiter_dir: Annotated[
+        str | None, typer.Option(help="Where this machine's limiters are found (/tmp/engine-limiters-UID).")
+    ] = None,
     in_flight: Annotated[
         str | None, typer.Option(help="Requests under way at once, over all workers (512).")
     ] = None,

@@ -67,7 +67,7 @@ class Controls:
         supervisor = self._session.supervisor
         limits = {name: values[name] for name in ("rpm", "tpm") if name in values}
         if limits:
-            supervisor.set_limits(self._loop.time(), **limits)
+            supervisor.set_limits(**limits)
         if "in_flight" in values:
             supervisor.set_in_flight(values["in_flight"])
         self._session.tune()

@@ -23,19 +23,23 @@ from engine.coordinator.account import summary_of
 from engine.coordinator.embedded import is_embedded, start_mock
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Feed
+from engine.coordinator.limiting import Declared, Limiting
 from engine.coordinator.plan import Plan, check, open_store
 from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, StreamStore
-from engine.coordinator.supervise import Supervisor
+from engine.coordinator.supervise import Supervisor, backoff_s
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
 from engine.core.ledger import Ledger
-from engine.credentials import AuthHeader
+from engine.credentials import AuthHeader, all_secrets
+from engine.handover import secret_values
 from engine.launchers.process import raise_open_files
+from engine.limiter.registry import Registry, default_folder
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
+from engine.providers import make_provider
 from engine.sink import publish
 from engine.source import Source
 from engine.store import Store
@@ -162,6 +166,22 @@ class _Runner:
             return self._store
         return StreamStore(self._store, self._plan.out)
 
+    def _limiting(self, job: Job, session: Session) -> Limiting:
+        origin, model = str(make_provider(job.target).origin), job.target.model
+        entry = Registry(job.limiter_dir or default_folder()).entry(origin, model, all_secrets(self._auth))
+        return Limiting(
+            entry,
+            Declared(job.rpm or 0, job.tpm or 0, job.share),
+            pid=os.getpid(),
+            label=f"the run for {job.output if job.output != '-' else job.input} (process {os.getpid()})",
+            origin=origin,
+            model=model,
+            hide=secret_values(self._auth),
+            backoff_s=backoff_s,
+            note=self._note,
+            on_change=session.tune,
+        )
+
     def _supervisor(self, job: Job, session: Session) -> Supervisor:
         run_id = self._store.get_meta("run_id") if self._store is not None else None
         return Supervisor(
@@ -170,6 +190,7 @@ class _Runner:
             run_id or self._sockets.name,
             self._sockets,
             pid=os.getpid(),
+            limiting=self._limiting(job, session),
             on_death=session.worker_died,
             note=self._note,
         )

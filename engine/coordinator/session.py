@@ -39,6 +39,7 @@ from engine.wire.messages import (
     Refuse,
     Released,
     Tune,
+    UseLimiter,
     Want,
     Welcome,
 )
@@ -106,7 +107,6 @@ class Session:
         self._hub.listen(self._loop, self._on_message)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
-        self.supervisor.start_limiter(self._loop.time())
         self.supervisor.tick(self._loop.time())
         self._feed.start()
         try:
@@ -150,7 +150,7 @@ class Session:
     @property
     def paused_s(self) -> float:
         """How long the quota's pause still lasts, as the limiter last told; 0 when there is none."""
-        return self.supervisor.limits.paused_s
+        return self.supervisor.limiting.paused_s
 
     def input_failed(self, error: EngineError) -> None:
         """The input cannot be read any further: what is under way may end."""
@@ -201,6 +201,7 @@ class Session:
             return
         self.supervisor.greeted(child, peer, self._loop.time())
         self._hub.send(peer, Welcome(in_flight=child.in_flight, gate=self._gate_of(child)))
+        self._use_limiter(child)
         self._tune(child)
         if self._stopping:
             self._hub.send(peer, Drain())
@@ -245,7 +246,14 @@ class Session:
         self.metrics.limits(self.supervisor.rpm, self.supervisor.tpm)
         for child in self.supervisor.children:
             if child.peer:
+                self._use_limiter(child)
                 self._tune(child)
+
+    def _use_limiter(self, child: Child) -> None:
+        """Some began without one."""
+        limiting = self.supervisor.limiting
+        if limiting.is_used:
+            self._hub.send(child.peer, UseLimiter(socket=str(limiting.socket), token=limiting.token))
 
     def pause(self, is_paused: bool) -> None:
         """Send nothing more for now, or go on. What is in flight ends as it would."""

@@ -1,9 +1,9 @@
-"""The children of a run: workers, the limiter, the embedded mock. Started, watched, replaced.
+"""The children of a run, its workers: started, watched, replaced.
 
 Rules of this file:
 1. A child is ended by its own pid, never by name. All of them end with the run, whatever way it ends.
-2. A dead worker or limiter is replaced after a back-off. The run gives up when that is hopeless: after 20 deaths
-   of workers within a minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly.
+2. A dead worker is replaced after a back-off. The run gives up when that is hopeless: after 20 deaths within a
+   minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly.
 3. Workers are started one after the other: the first is at work before the last is there.
 """
 
@@ -13,10 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from engine.config import Job
-from engine.coordinator.gauges import LimiterWatch
+from engine.coordinator.limiting import Limiting
 from engine.core.errors import UsageError
 from engine.credentials import AuthHeader
 from engine.handover import WorkerSettings, encode_handover, secret_values
@@ -26,7 +24,6 @@ from engine.launchers.process import has_parent_death_signal
 DEATHS_MAX = 20
 DEATHS_WINDOW_S = 60.0
 STILLBORN_MAX = 8
-PERIOD_S = 61.0  # what a limiter remembers, and a little
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 HEALTHY_S = 30.0  # a worker that lived so long starts its back-off anew
@@ -34,7 +31,6 @@ SILENT_S = 20.0  # a worker that says nothing for so long is killed, and its row
 START_MAX_S = 60.0  # a worker that has not said hello by then hangs
 STAGGER_S = 0.4  # between two starts, unless the one before said hello
 GUARD_S = 0.5
-GENERATIONS_APART = 1_000_000  # pauses are numbered anew after a limiter's restart, above all earlier ones
 
 
 @dataclass(slots=True)
@@ -60,7 +56,7 @@ class Child:
 
 
 class Supervisor:
-    """Keeps ``procs`` workers and the limiter alive."""
+    """Keeps ``procs`` workers alive, and in touch with their limiter."""
 
     def __init__(
         self,
@@ -70,6 +66,7 @@ class Supervisor:
         folder: Path,
         *,
         pid: int,
+        limiting: Limiting,
         on_death: Callable[[Child, str], None],
         note: Callable[[str], None],
     ) -> None:
@@ -84,78 +81,37 @@ class Supervisor:
         self._deaths: deque[float] = deque()
         self._keys = 0
         self._stillborn = 0  # deaths since a worker last said hello
-        self._limiter_failures = 0
-        self._limiter_started = 0.0
-        self._limiter_start_at = 0.0
         self.token = secrets.token_hex(16)
         self.socket = folder / "c"
-        self.limiter_socket = folder / "l" if job.rpm is not None or job.tpm is not None else None
-        self.limiter: Process | None = None
-        self.limiter_starts = 0
-        self.limits = LimiterWatch()
+        self.limiting = limiting
         self.children = [
             Child(slot, share, gate) for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
         ]
         self._stopping = False
-        # Since when which limits held; the last ones hold now.
-        self._limits: list[tuple[float, int | None, int | None]] = [(0.0, job.rpm, job.tpm)]
         self.hopeless = ""  # why the run should give up on its children, one sentence
 
-    # --- starting ---------------------------------------------------------------------------------------------
-
-    def start_limiter(self, now: float) -> None:
-        """Start the limiter, where a limit is declared."""
-        if self.limiter_socket is None:
-            return
-        # What the one before may have granted in its last minute is bounded by the largest limits of that time.
-        until = [since for since, _, _ in self._limits[1:]]
-        lately = [
-            limits
-            for limits, ended in zip(self._limits, [*until, now], strict=True)
-            if ended >= now - PERIOD_S
-        ]
-        line = msgspec.json.encode(
-            {
-                "socket": str(self.limiter_socket),
-                "token": self.token,
-                "rpm": None if self._job.rpm is None else max(rpm or 0 for _, rpm, _ in lately),
-                "tpm": None if self._job.tpm is None else max(tpm or 0 for _, _, tpm in lately),
-                # A limiter that is not the first inherits what an earlier one may have granted.
-                "largest": max(1, self.limits.largest) if self.limiter_starts else 0,
-                "generation": self.limits.pauses + GENERATIONS_APART * self.limiter_starts,
-                "parent_pid": self._pid,
-            }
-        )
-        self.limiter = self._launcher.start("engine.limiter", line + b"\n")
-        self.limiter_starts += 1
-        self._limiter_started = now
-        self.limits.connect(self.limiter_socket, self.token)
-        if len(self._limits) > 1:
-            self.limits.set_limits(self.rpm or 0, self.tpm or 0)
+    # --- the limiter ------------------------------------------------------------------------------------------
 
     @property
     def rpm(self) -> int | None:
         """The limit on requests that holds now."""
-        return self._limits[-1][1]
+        return self.limiting.rpm
 
     @property
     def tpm(self) -> int | None:
         """The limit on tokens that holds now."""
-        return self._limits[-1][2]
+        return self.limiting.tpm
 
-    def set_limits(self, now: float, *, rpm: int | None = None, tpm: int | None = None) -> None:
-        """Other limits from now on. Raises UsageError for one that the run was not started with."""
-        for name, asked, held in (("rpm", rpm, self.rpm), ("tpm", tpm, self.tpm)):
-            if asked is not None and held is None:
-                raise UsageError(
-                    f"This run was started without --{name}: what it sent so far was not counted."
-                )
-        if tpm is not None and tpm < self.limits.largest:
+    def set_limits(self, *, rpm: int | None = None, tpm: int | None = None) -> None:
+        """Other limits from now on. Raises UsageError for one below a single call of this run."""
+        largest = self.limiting.largest
+        if tpm is not None and tpm < largest:
             raise UsageError(
-                f"A single call of this run cost {self.limits.largest} tokens: with fewer a minute it could never pass."
+                f"A single call cost {largest} tokens: with fewer a minute such a one could never pass."
             )
-        self._limits.append((now, rpm or self.rpm, tpm or self.tpm))
-        self.limits.set_limits(self.rpm or 0, self.tpm or 0)
+        self.limiting.declare(rpm=rpm, tpm=tpm)
+
+    # --- starting ---------------------------------------------------------------------------------------------
 
     def set_in_flight(self, in_flight: int) -> None:
         """Divide another in-flight limit over the workers. Raises UsageError below one for each."""
@@ -168,7 +124,8 @@ class Supervisor:
         """Start who is due, bury who is dead, kill who is silent. To be called several times a second."""
         if self._stopping:
             return
-        self._watch_limiter(now)
+        self.limiting.tick(now)
+        self.hopeless = self.hopeless or self.limiting.hopeless
         for child in self.children:
             if child.process is None:
                 if now >= child.start_at and self._may_start(child, now):
@@ -181,26 +138,6 @@ class Supervisor:
                 )
                 child.process.kill()
                 child.heard = now  # it is buried at a later tick; until then it is not killed again
-
-    def _watch_limiter(self, now: float) -> None:
-        if self.limiter_socket is None:
-            return
-        if self.limiter is None:
-            if now >= self._limiter_start_at:
-                self.start_limiter(now)
-            return
-        code = self.limiter.poll()
-        if code is None:
-            return
-        how = self.limiter.last_words() or code
-        self.limiter.close()
-        self.limiter = None
-        lived_s = now - self._limiter_started
-        self._limiter_failures = 1 if lived_s > HEALTHY_S else self._limiter_failures + 1
-        self._limiter_start_at = now + backoff_s(self._limiter_failures)
-        self._note(f"the limiter ended ({how}); it is restarted, nothing is sent until then")
-        if self._limiter_failures >= STILLBORN_MAX:
-            self.hopeless = f"the limiter cannot be kept running: {how}"
 
     def _may_start(self, child: Child, now: float) -> bool:
         """One at a time: a start costs a third of a second of CPU, which the first worker needs for itself."""
@@ -224,7 +161,8 @@ class Supervisor:
             run_id=self._run_id,
             token=self.token,
             socket=str(self.socket),
-            limiter_socket=str(self.limiter_socket or ""),
+            limiter_socket=str(self.limiting.socket) if self.limiting.is_used else "",
+            limiter_token=self.limiting.token,
             parent_pid=self._pid,
             guard_s=0.0 if has_parent_death_signal() else GUARD_S,
         )
@@ -286,7 +224,6 @@ class Supervisor:
     def let_go(self) -> None:
         """No more restarts; every child is told to exit by the end of its standard input."""
         self._stopping = True
-        self.limits.close()
         for process in self._processes():
             process.let_go()
 
@@ -298,10 +235,10 @@ class Supervisor:
                 process.kill()
                 process.wait(timeout_s)
             process.close()
+        self.limiting.close()
 
     def _processes(self) -> list[Process]:
-        found = [child.process for child in self.children if child.process is not None]
-        return [*found, self.limiter] if self.limiter is not None else found
+        return [child.process for child in self.children if child.process is not None]
 
 
 def backoff_s(failures: int) -> float:

@@ -16,6 +16,7 @@ ten days at 10,000 calls/s; the window counts in whole numbers, so the bound is 
 """
 
 import math
+from typing import NamedTuple
 
 from engine.core.pace import Pace
 from engine.core.window import SLOTS_KEPT, Window
@@ -31,11 +32,21 @@ WAIT_MAX_S = 120.0  # a server's wait is believed up to here
 PAUSE_MIN_S = 0.05  # and from here
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 2.0  # pauses the server named no wait for: doubled up to the second
 CALM_S = 10.0  # so long after a pause a new one begins at PAUSE_FIRST_S again
+UNLIMITED_MORE_MAX = 10**12  # what one settlement may add where there is no limit to bound it
 CLOSE_S = 1e-6  # a level that lacks less refill than this is there: a clock has no finer ticks to wait for
 
 
+class Memory(NamedTuple):
+    """What a quota hands to the one after it, when it ends in peace: all of its last period."""
+
+    requests: list[tuple[int, int]]  # (slots ago, amount); a slot is a thousandth of the period
+    tokens: list[tuple[int, int]]
+    largest: int
+    paused_s: float
+
+
 class Bucket:
-    """One limit: so many requests, or tokens, per period.
+    """One limit: so many requests, or tokens, per period; with None there is no limit, and all is counted.
 
     The level rises with time up to ``capacity`` (50 ms of the limit, at least one request) and falls with
     every charge. A charge above ``full`` passes at ``full`` and leaves a debt. ``largest`` is the largest
@@ -50,6 +61,7 @@ class Bucket:
         "_period_s",
         "_reserve_max",
         "_start_slot",
+        "_unknown",
         "capacity",
         "full",
         "largest",
@@ -60,7 +72,7 @@ class Bucket:
         "window",
     )
 
-    def __init__(self, limit: int, period_s: float, now: float, *, credit: bool = False) -> None:
+    def __init__(self, limit: int | None, period_s: float, now: float, *, credit: bool = False) -> None:
         if not period_s > 0:
             raise ValueError(f"a period of {period_s} s admits nothing")
         self._period_s = period_s
@@ -73,24 +85,33 @@ class Bucket:
         self._credit = credit  # may amounts be given back
         self._start_slot = self.window.slot
         self._inherited = 0
+        self._unknown = (
+            False  # whether a bucket before this one had no limit, so that nobody knows what it let pass
+        )
 
-    def _set(self, limit: int) -> None:
-        if limit < 1:
+    def _set(self, limit: int | None) -> None:
+        if limit is not None and limit < 1:
             raise ValueError(f"a limit of {limit} per {self._period_s} s admits nothing")
         self.limit = limit
-        self.rate = REFILL * limit / self._period_s
+        self.rate = math.inf if limit is None else REFILL * limit / self._period_s
         self.full = max(1.0, FULL_S * self.rate)
         self.capacity = self.full + LATE_S * self.rate
         self._reserve_max = RESERVE_S * self.rate
         self._close = CLOSE_S * self.rate
 
-    def retune(self, limit: int) -> None:
+    def retune(self, limit: int | None) -> None:
         """Another limit from now on; what was admitted before counts against it. Raises ValueError below 1.
 
         A lower one may admit nothing until enough of the last period is forgotten. A higher one is used at its
         own rate at once: the burst does not grow by what an earlier limit held back.
         """
         self._set(limit)
+        if limit is None:
+            self.level = self.reserve = 0.0
+            return
+        if self._unknown:
+            self._unknown = False
+            self.window.add_before(limit, self.window.slot - self._start_slot)
         self.level = min(self.level, self.capacity)
         self.reserve = min(self.reserve, self._reserve_max)
         self._catch_up = CATCH_UP_FEW if self.largest * FEW_PER_S > self.rate else CATCH_UP
@@ -102,6 +123,8 @@ class Bucket:
         the call up) is kept as ``reserve`` and comes back slowly, as a refill that is a little faster.
         """
         self.window.advance(now)
+        if self.limit is None:
+            return
         gain = self.rate * refill_s
         room = self.capacity - self.level
         if gain < room:
@@ -117,14 +140,15 @@ class Bucket:
 
     def permits(self, charge: int) -> bool:
         """May a call of this charge pass now?"""
-        if not charge:
+        if not charge or self.limit is None:
             return True
         needed = charge if charge < self.full else self.full
         return self.level + self._close >= needed and self.window.total + charge <= self.limit
 
     def spend(self, charge: int) -> None:
         """Charge a call that passes."""
-        self.level -= charge
+        if self.limit is not None:
+            self.level -= charge
         self.window.add(charge)
         if charge > self.largest:
             self.largest = charge
@@ -132,10 +156,10 @@ class Bucket:
 
     def permitted_at(self, charge: int, pace: Pace, now: float) -> float:
         """The time from which ``permits`` holds if nothing else passes; infinite above the limit."""
+        if not charge or self.limit is None:
+            return now
         if charge > self.limit:
             return math.inf
-        if not charge:
-            return now
         missing = min(float(charge), self.full) - self.level
         at = now
         if missing > self._close:
@@ -147,6 +171,9 @@ class Bucket:
 
     def charge_more(self, amount: int) -> None:
         """Calls that passed were dearer than they were charged. Bounds: at most the limit at once."""
+        if self.limit is None:
+            self.window.add(min(amount, UNLIMITED_MORE_MAX))
+            return
         extra = min(amount, self.limit)
         self.level = max(self.level - extra, min(self.level, -float(self.limit)))
         self.window.add(extra)
@@ -158,7 +185,7 @@ class Bucket:
         largest charge: it was paid for and not used, and under load it comes in lumps larger than the burst.
         """
         back = self.window.give_back(amount)
-        if spendable:
+        if spendable and self.limit is not None:
             self.level = max(self.level, min(self.level + back, self._level_max(self.largest)))
 
     def inherit(self, largest: int) -> None:
@@ -168,13 +195,16 @@ class Bucket:
         the largest debt, spent in its last moment, and the full rate before that. The window is filled with
         this as of the start, and the level begins at minus what goes beyond the burst.
         """
+        self.largest = max(self.largest, largest)
+        if self.limit is None:
+            self._unknown = True
+            return
         head = math.ceil(self._level_max(largest) + self._reserve_max + max(0.0, largest - self.full))
         head = min(head, self.limit)
         known = self._inherited
         if head <= known:
             return
         self._inherited = head
-        self.largest = max(self.largest, largest)
         self.level -= head - (known or min(head, self.capacity))
         age = self.window.slot - self._start_slot
         self.window.add_before(head - known, age)
@@ -186,12 +216,19 @@ class Bucket:
             self.window.add_before(due - placed, age + slots_ago)
             placed = due
 
+    def remember(self, content: list[tuple[int, int]], slots: int) -> None:
+        """Take over what a bucket before this one admitted, which ended ``slots`` slots before this one began."""
+        for slots_ago, amount in content:
+            self.window.add_before(amount, slots_ago + slots)
+
     def _level_max(self, largest: int) -> float:
         return max(self.capacity, float(largest), CREDIT_S * self.rate) if self._credit else self.capacity
 
 
 class Quota:
-    """The limits of one (endpoint, key, model): requests, tokens, or both, per period (60 s but for tests).
+    """The limits of one (endpoint, key, model): requests, tokens, both or neither, per period (60 s but for tests).
+
+    What has no limit is counted all the same: should it get one, the last period counts against it.
 
     ``largest`` is 0 for the first start; a restarted limiter passes the largest token charge that was ever
     granted, at least 1, and then the bound holds across the restart too. ``generation`` numbers the pauses:
@@ -200,7 +237,6 @@ class Quota:
     """
 
     __slots__ = (
-        "_buckets",
         "_now",
         "_pace",
         "_requests",
@@ -221,9 +257,8 @@ class Quota:
         largest: int = 0,
         generation: int = 0,
     ) -> None:
-        self._requests = Bucket(rpm, period_s, now) if rpm is not None else None
-        self._tokens = Bucket(tpm, period_s, now, credit=True) if tpm is not None else None
-        self._buckets = tuple(b for b in (self._requests, self._tokens) if b is not None)
+        self._requests = Bucket(rpm, period_s, now)
+        self._tokens = Bucket(tpm, period_s, now, credit=True)
         self._now = now
         self._pace = Pace()
         self._streak = 0
@@ -236,60 +271,83 @@ class Quota:
     @property
     def largest(self) -> int:
         """The largest single token charge so far, those of a limiter before this one included."""
-        return self._tokens.largest if self._tokens is not None else 0
+        return self._tokens.largest
+
+    @property
+    def rpm(self) -> int | None:
+        """The limit on requests that holds now."""
+        return self._requests.limit
+
+    @property
+    def tpm(self) -> int | None:
+        """The limit on tokens that holds now."""
+        return self._tokens.limit
+
+    def used(self, now: float) -> tuple[int, int]:
+        """Requests and tokens of the last period."""
+        if now > self._now:
+            self._advance(now)
+        return self._requests.window.total, self._tokens.window.total
 
     def inherit(self, largest: int) -> None:
         """A limiter before this one granted a charge of ``largest`` tokens; see ``Bucket.inherit``."""
-        if self._requests is not None:
-            self._requests.inherit(1)
-        if self._tokens is not None:
-            self._tokens.inherit(largest)
+        self._requests.inherit(1)
+        self._tokens.inherit(largest)
 
-    def retune(self, now: float, *, rpm: int | None = None, tpm: int | None = None) -> None:
-        """Other limits from ``now`` on; None leaves one as it is. See ``Bucket.retune``.
+    def memory(self, now: float) -> Memory:
+        """All of the last period, for a quota that begins after this one."""
+        if now > self._now:
+            self._advance(now)
+        return Memory(
+            self._requests.window.content(),
+            self._tokens.window.content(),
+            self._tokens.largest,
+            self.paused_s(self._now),
+        )
 
-        Raises ValueError for a limit below 1, and for one that was not there from the start: what it should
-        count was not counted.
+    def remember(self, memory: Memory, gone_s: float) -> None:
+        """Take over from a quota that ended ``gone_s`` before this one began, which has admitted nothing yet.
+
+        Bounds: ``gone_s >= 0``; where it is not known, 0 is safe.
         """
-        for name, bucket, limit in (("rpm", self._requests, rpm), ("tpm", self._tokens, tpm)):
-            if limit is not None and bucket is None:
-                raise ValueError(f"this quota has had no {name} so far")
+        slots = int(gone_s / self._requests.window.slot_s)
+        self._requests.remember(memory.requests, slots)
+        self._tokens.remember(memory.tokens, slots)
+        self._tokens.largest = max(self._tokens.largest, memory.largest)
+        if memory.paused_s > gone_s:
+            self._pace.paused_until = self._now + memory.paused_s - gone_s
+
+    def retune(self, now: float, *, rpm: int | None, tpm: int | None) -> None:
+        """Other limits from ``now`` on; None for none. See ``Bucket.retune``. Raises ValueError for one below 1."""
+        for name, limit in (("rpm", rpm), ("tpm", tpm)):
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} {limit} admits nothing")
         if now > self._now:
             self._advance(now)
-        if rpm is not None and self._requests is not None:
+        if rpm != self._requests.limit:
             self._requests.retune(rpm)
-        if tpm is not None and self._tokens is not None:
+        if tpm != self._tokens.limit:
             self._tokens.retune(tpm)
 
     def impossible(self, tokens: int) -> bool:
         """A call of that many tokens can never pass: it is dearer than a whole period."""
-        return self._tokens is not None and tokens > self._tokens.limit
+        limit = self._tokens.limit
+        return limit is not None and tokens > limit
 
     def share(self, requests: int, tokens: int) -> float:
         """How long the limits need to refill what so many calls with so many tokens take, in seconds."""
-        seconds = requests / self._requests.rate if self._requests is not None else 0.0
-        if self._tokens is not None:
-            return max(seconds, tokens / self._tokens.rate)
-        return seconds
+        return max(requests / self._requests.rate, tokens / self._tokens.rate)
 
     def take(self, tokens: int, now: float) -> bool:
         """Charge one call of ``tokens`` if it may be sent now. Bounds: ``tokens >= 0``."""
         if now > self._now:
             self._advance(now)
         requests, bucket = self._requests, self._tokens
-        if (
-            self._now < self._pace.paused_until
-            or (requests is not None and not requests.permits(1))
-            or (bucket is not None and not bucket.permits(tokens))
-        ):
+        if self._now < self._pace.paused_until or not requests.permits(1) or not bucket.permits(tokens):
             self._wanted = True
             return False
-        if requests is not None:
-            requests.spend(1)
-        if bucket is not None:
-            bucket.spend(tokens)
+        requests.spend(1)
+        bucket.spend(tokens)
         self._wanted = False
         return True
 
@@ -297,12 +355,12 @@ class Quota:
         """The time from which a call of ``tokens`` may pass if none passes before it; infinite if never."""
         if now > self._now:
             self._advance(now)
-        at = max(self._now, self._pace.paused_until)
-        if self._requests is not None:
-            at = max(at, self._requests.permitted_at(1, self._pace, self._now))
-        if self._tokens is not None:
-            at = max(at, self._tokens.permitted_at(tokens, self._pace, self._now))
-        return at
+        return max(
+            self._now,
+            self._pace.paused_until,
+            self._requests.permitted_at(1, self._pace, self._now),
+            self._tokens.permitted_at(tokens, self._pace, self._now),
+        )
 
     def settle(self, tokens: int, now: float) -> None:
         """Correct the charges of calls that ended: positive charges more, negative gives back.
@@ -310,8 +368,6 @@ class Quota:
         Bounds: at most the limit more at once; never more back than the last period was charged. Only calls
         that passed within the last period may be given back for.
         """
-        if self._tokens is None:
-            return
         if now > self._now:
             self._advance(now)
         if tokens >= 0:
@@ -342,7 +398,7 @@ class Quota:
         self.generation += 1
         self.pauses += 1
         pace.paused_until = max(until, pace.paused_until)
-        for bucket in self._buckets:
+        for bucket in (self._requests, self._tokens):
             bucket.level = min(bucket.level, 0.0)
             bucket.reserve = 0.0
         return True
@@ -353,6 +409,6 @@ class Quota:
 
     def _advance(self, now: float) -> None:
         refill_s = self._pace.between(self._now, now)
-        for bucket in self._buckets:
-            bucket.advance(refill_s, now, wanted=self._wanted)
+        self._requests.advance(refill_s, now, wanted=self._wanted)
+        self._tokens.advance(refill_s, now, wanted=self._wanted)
         self._now = now

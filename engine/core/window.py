@@ -77,6 +77,15 @@ class Window:
         self.total -= given
         return given
 
+    def content(self) -> list[tuple[int, int]]:
+        """What is remembered: (slots ago, amount), the oldest first."""
+        counts = self._counts
+        return [
+            (slots_ago, counts[place])
+            for slots_ago in range(SLOTS_KEPT - 1, -1, -1)
+            if counts[place := (self.slot - slots_ago) % SLOTS_KEPT]
+        ]
+
     def falls_to(self, total_max: int) -> float:
         """The time from which the total is at most ``total_max`` if nothing is added. Bounds: ``total_max >= 0``."""
         over = self.total - total_max

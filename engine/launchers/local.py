@@ -44,6 +44,12 @@ class Process:
             except BrokenPipeError:
                 pass  # it is gone already
 
+    def disown(self) -> None:
+        """It is not this process's child any more, as far as this process goes: it may live on."""
+        self.let_go()
+        if self._popen.poll() is None:
+            self._popen.returncode = 0  # otherwise its destruction warns of a child that still runs
+
     def wait(self, timeout_s: float) -> int | None:
         """The exit code, or None when it still runs after ``timeout_s``."""
         try:
@@ -80,8 +86,11 @@ class LocalLauncher:
         }
         self._serial = 0
 
-    def start(self, module: str, line: bytes, *, capture: bool = False) -> Process:
-        """Start ``python -m module`` and hand it ``line`` on its standard input. Raises OSError."""
+    def start(self, module: str, line: bytes, *, capture: bool = False, detached: bool = False) -> Process:
+        """Start ``python -m module`` and hand it ``line`` on its standard input. Raises OSError.
+
+        ``detached``: in a session of its own, to live on when this process ends.
+        """
         self._serial += 1
         stderr = self._folder / f"{module}.{self._serial}.err"
         descriptor = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -94,7 +103,8 @@ class LocalLauncher:
                 env=self._environment,
                 close_fds=True,
                 # A terminal's Ctrl-C goes to the foreground group; ours is the coordinator's to pass on.
-                process_group=0,
+                process_group=None if detached else 0,
+                start_new_session=detached,
             )
         finally:
             os.close(descriptor)

@@ -17,7 +17,18 @@ from itertools import islice
 from pathlib import Path
 
 from engine.wire.link import Spoke
-from engine.wire.messages import Abandon, Grant, Join, Joined, Message, Need, Refuse, Rejoin, Throttled
+from engine.wire.messages import (
+    Abandon,
+    Grant,
+    Join,
+    Joined,
+    Message,
+    Need,
+    Refuse,
+    Rejoin,
+    Throttled,
+    TooDear,
+)
 
 GATHER_S = 0.05  # while calls of ours wait there anyway, further ones can wait here
 SETTLE_S = 0.05
@@ -33,15 +44,25 @@ class LimiterClient:
     """One worker's queue at the limiter. All methods are to be called on the loop, after ``start``.
 
     ``on_grant(count, generation)``: the first ``count`` calls of the queue may be sent now. It is called on
-    the loop and may call ``need``.
+    the loop and may call ``need``. ``on_too_dear(tpm)``: the limit on tokens is lower than some call of the queue;
+    it is to call ``drop_queue`` and to leave out such calls from now on. ``run``: the coordinator's process id.
     """
 
     def __init__(
-        self, path: Path, token: str, slot: int, on_grant: Callable[[int, int], None], *, largest: int = 0
+        self,
+        path: Path,
+        token: str,
+        slot: int,
+        on_grant: Callable[[int, int], None],
+        *,
+        run: int,
+        on_too_dear: Callable[[int], None] = lambda tpm: None,
+        largest: int = 0,
     ) -> None:
         self._link = Spoke(path, message_bytes_max=FRAME_BYTES_MAX)
-        self._token, self._slot = token, slot
+        self._token, self._run, self._slot = token, run, slot
         self._on_grant = on_grant
+        self._on_too_dear = on_too_dear
         self._queue: deque[int] = deque()  # charges not yet granted, the oldest first
         self._given = 0  # the number of the first of them
         self._told = 0  # the number of the first the limiter has not heard of
@@ -110,6 +131,7 @@ class LimiterClient:
         self._link.send(
             Join(
                 token=self._token,
+                run=self._run,
                 slot=self._slot,
                 pid=os.getpid(),
                 epoch=self._epoch,
@@ -148,6 +170,9 @@ class LimiterClient:
             if self._joined:
                 self._join()
                 self._look_later()
+        elif isinstance(message, TooDear):
+            if self._joined:
+                self._on_too_dear(message.tpm)
         elif isinstance(message, Refuse):
             self.refused = message.reason
             self._joined = False

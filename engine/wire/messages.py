@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgpack
 import msgspec
 
-VERSION = 3
+VERSION = 4
 
 
 class BadFrame(ValueError):
@@ -147,8 +147,15 @@ class Event(Message, frozen=True):
     status: int
 
 
+class UseLimiter(Message, frozen=True):
+    """Coordinator to worker that began without one: from now on calls need the permits of this limiter."""
+
+    socket: str
+    token: str
+
+
 class Close(Message, frozen=True):
-    """Coordinator to worker, or to the limiter: all is done, exit."""
+    """Coordinator to worker: all is done, exit."""
 
 
 # --- engine ctl and coordinator -------------------------------------------------------------------------
@@ -179,6 +186,7 @@ class Join(Message, frozen=True):
     """
 
     token: str
+    run: int  # its coordinator's process id; nothing is granted before that one has attached
     slot: int
     pid: int
     epoch: int
@@ -236,21 +244,42 @@ class Throttled(Message, frozen=True):
     generation: int
 
 
-class Watch(Message, frozen=True):
-    """Coordinator to limiter, first of all: its gauges, please. The coordinator is not a worker."""
+class TooDear(Message, frozen=True):
+    """Limiter to worker: a call of yours costs more than the limit on tokens and can never pass. Abandon it."""
 
-    token: str
-
-
-class SetLimits(Message, frozen=True):
-    """Coordinator to limiter, after Watch: other limits from now on; 0 leaves one as it is."""
-
-    rpm: int
     tpm: int
 
 
+class Attach(Message, frozen=True):
+    """Coordinator to limiter, first of all, and again to change its limits. 0: none declared.
+
+    The lowest limit that any attached run declared holds for all. ``share`` weighs this run's part.
+    """
+
+    token: str
+    run: int
+    label: str
+    rpm: int
+    tpm: int
+    share: float
+
+
+class Leave(Message, frozen=True):
+    """Coordinator to limiter: this run needs it no more."""
+
+
+class Bound(NamedTuple):
+    """A limit that holds, 0 for none, and the lowest and the highest that is declared, each with whose it is."""
+
+    limit: int = 0
+    lowest: int = 0
+    lowest_by: str = ""
+    highest: int = 0
+    highest_by: str = ""
+
+
 class Gauge(Message, frozen=True):
-    """Limiter to coordinator: about once a second while something changes, and when ``largest`` grows."""
+    """Limiter to coordinator: about once a second while something changes, at once when a limit does."""
 
     granted_requests: int  # since the limiter's start
     granted_tokens: int
@@ -258,6 +287,46 @@ class Gauge(Message, frozen=True):
     paused_s: float  # how long the pause still lasts, 0 when there is none
     pauses: int
     largest: int
+    rpm: Bound
+    tpm: Bound
+
+
+class Inspect(Message, frozen=True):
+    """Anybody who knows the token, to limiter: how do you stand?"""
+
+    token: str
+
+
+class AttachedRun(NamedTuple):
+    """One run as its limiter sees it."""
+
+    pid: int
+    label: str
+    rpm: int
+    tpm: int
+    share: float
+    workers: int
+    waiting: int
+    granted_requests: int
+    granted_tokens: int
+
+
+class Report(Message, frozen=True):
+    """Limiter, to who inspects it. ``used``: of the last period."""
+
+    pid: int
+    origin: str
+    model: str
+    uptime_s: float
+    period_s: float
+    rpm: int
+    tpm: int
+    used_requests: int
+    used_tokens: int
+    waiting: int
+    paused_s: float
+    pauses: int
+    runs: list[AttachedRun]
 
 
 TAGS: dict[int, type[Message]] = {
@@ -276,16 +345,20 @@ TAGS: dict[int, type[Message]] = {
     13: Drained,
     14: Control,
     15: Controlled,
+    16: UseLimiter,
     20: Join,
     21: Joined,
     22: Need,
     23: Grant,
     24: Throttled,
-    25: Watch,
+    25: Attach,
     26: Gauge,
     27: Rejoin,
     28: Abandon,
-    29: SetLimits,
+    29: Leave,
+    30: TooDear,
+    31: Inspect,
+    32: Report,
 }
 _TAG_OF: dict[type[Message], int] = {cls: tag for tag, cls in TAGS.items()}
 

@@ -1,7 +1,7 @@
 """The worker's loop: rows in, requests out, outcomes back. Owns every timer and queue of the process.
 
 Rules of this file:
-1. A request slot is a coroutine that lives as long as the worker; a row waits for permits and retries outside of it.
+1. A row waits for permits and retries outside of a request slot.
 2. Permits are asked for only for calls that could be sent at once, so that none is ever held unspent.
 3. One tick does what is due: retries, time-outs, messages. There is no timer per row.
 4. Without its coordinator the worker sends nothing: the end of its standard input ends it on the spot.
@@ -11,7 +11,6 @@ import asyncio
 import os
 import random
 import sys
-import traceback
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -38,12 +37,14 @@ from engine.wire.messages import (
     Refuse,
     Released,
     Tune,
+    UseLimiter,
     Want,
     Welcome,
 )
 from engine.worker.execute import Executor, RowRun
-from engine.worker.fetch import Fetcher, Flight
+from engine.worker.fetch import Fetcher
 from engine.worker.queues import Demand, Queues
+from engine.worker.slots import Slots
 from engine.worker.tally import TallyBook
 
 TICK_S: Final = 0.05
@@ -53,18 +54,6 @@ GATHER_S: Final = 0.09  # outcomes wait so long for each other: a message costs 
 CUT_OFF_EXIT_S: Final = 1.0
 EXIT_REFUSED: Final = 3
 _STOPPERS: Final = (RunEffect.STOP, RunEffect.STOP_AFTER_STREAK)
-EXIT_FAULT: Final = 70
-
-
-class Slot(Flight):
-    """A coroutine that sends one request at a time, parked while there is none."""
-
-    __slots__ = ("run", "waiter")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.run: RowRun | None = None
-        self.waiter: asyncio.Future[None] | None = None
 
 
 class Worker:
@@ -77,7 +66,6 @@ class Worker:
         rng = random.Random()
         provider = make_provider(job.target)
         self._executor = Executor(job, provider, settings.run_id, rng, all_secrets(auth))
-        self._settles = job.tpm is not None
         self._fetcher = Fetcher(
             origin=provider.origin,
             auth=auth,
@@ -89,12 +77,10 @@ class Worker:
         self._link = Spoke(Path(settings.socket), message_bytes_max=job.limits.message_bytes_max)
         self._limiter: LimiterClient | None = None
         if settings.limiter_socket:
-            self._limiter = LimiterClient(
-                Path(settings.limiter_socket), settings.token, settings.slot, self._granted
-            )
+            self._limiter = self._make_limiter(settings.limiter_socket, settings.limiter_token)
         self._queues = Queues()
         self._demand = Demand()
-        self._idle: list[Slot] = []
+        self._slots = Slots(self._fetcher, self._landed)
         self._engaged = 0  # in flight or waiting for a permit
         self._in_flight = 0
         self._share = 0
@@ -138,6 +124,8 @@ class Worker:
         elif isinstance(message, Tune):
             self._executor.set_tpm(message.tpm)
             self._tune(message.in_flight, message.gate)
+        elif isinstance(message, UseLimiter):
+            self._use_limiter(message)
         elif isinstance(message, Welcome):
             self._welcomed = True
             self._tune(message.in_flight, message.gate)
@@ -149,6 +137,27 @@ class Worker:
         elif isinstance(message, Refuse):
             sys.stderr.write(f"the coordinator refused this worker: {message.reason}\n")
             os._exit(EXIT_REFUSED)
+
+    def _make_limiter(self, socket: str, token: str) -> LimiterClient:
+        return LimiterClient(
+            Path(socket),
+            token,
+            self._settings.slot,
+            self._granted,
+            run=self._settings.parent_pid,
+            on_too_dear=self._too_dear,
+        )
+
+    def _use_limiter(self, message: UseLimiter) -> None:
+        if self._limiter is None:
+            self._limiter = self._make_limiter(message.socket, message.token)
+            self._limiter.start(self._loop)
+
+    def _too_dear(self, tpm: int) -> None:
+        """Calls that wait cost more than the limit of now: they fail, the others ask anew."""
+        self._executor.set_tpm(tpm)
+        self._call_back()
+        self._pump()
 
     def _tune(self, in_flight: int, gate: int) -> None:
         if in_flight != self._share:
@@ -235,35 +244,7 @@ class Worker:
         self._in_flight += 1
         self._demand.launched()
         self._concurrency.on_start()
-        if self._idle:
-            slot = self._idle.pop()
-            slot.run = run
-            if slot.waiter is not None:
-                slot.waiter.set_result(None)
-                slot.waiter = None
-            return
-        slot = Slot()
-        slot.run = run
-        self._fetcher.register(slot)
-        slot.task = self._loop.create_task(self._serve(slot))
-        slot.task.add_done_callback(_fault)
-
-    async def _serve(self, slot: Slot) -> None:
-        """A slot's life: send, hand over what came, park until there is more."""
-        # The loop's own time is that of its iteration, in whole milliseconds with uvloop.
-        time = monotonic
-        send = self._fetcher.send
-        while True:
-            run = slot.run
-            if run is None:
-                waiter = slot.waiter = self._loop.create_future()
-                await waiter
-                continue
-            started = time()
-            result = await send(run.call, run.key, slot)
-            slot.run = None
-            self._idle.append(slot)
-            self._landed(run, result, started)
+        self._slots.send(run)
 
     def _landed(self, run: RowRun, result: Reply | Failure, started: float) -> None:
         now = monotonic()
@@ -291,7 +272,7 @@ class Worker:
             tokens_out=run.tokens_out - spent_out,
             charged=charge.tokens,
         )
-        if self._settles and self._limiter is not None:
+        if self._limiter is not None:
             delta = self._executor.settlement(charge, run.tokens_in - spent_in, run.tokens_out - spent_out)
             if delta:
                 self._limiter.settle(delta)
@@ -380,14 +361,3 @@ class Worker:
         """Where no kernel tells of the coordinator's death, its beats do: without them nothing is sent."""
         guard_s = self._settings.guard_s
         return guard_s > 0.0 and self._loop.time() - self._last_beat > guard_s
-
-
-def _fault(task: "asyncio.Task[None]") -> None:
-    """A slot that ends by itself is a fault of ours: die loudly, the rows are leased again."""
-    if task.cancelled():
-        return
-    error = task.exception()
-    if error is not None:
-        traceback.print_exception(error)
-        sys.stderr.flush()
-        os._exit(EXIT_FAULT)

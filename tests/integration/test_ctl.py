@@ -47,7 +47,7 @@ def test_a_run_obeys_within_a_second(tmp_path: Path) -> None:
         for words, says in (
             (("frobnicate",), "not understood"),
             (("set", "rpm=0"), "rpm=0"),
-            (("set", "tpm=1000"), "without --tpm"),
+            (("set", "rpm=lots"), "rpm=lots"),
             (("set", "in-flight=1"), "3 workers"),
         ):
             refused = ctl(output, *words)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jobs import job
 from engine.core.model import Target
 from engine.handover import WorkerSettings, encode_handover
 from engine.launchers.local import LocalLauncher
+from engine.limiter.registry import Entry
 from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
@@ -64,20 +66,23 @@ async def silence(mock: MockProcess, folder: Path) -> None:
         hub.close()
 
 
-def test_a_worker_that_its_limiter_refuses_leaves_instead_of_waiting_for_ever(tmp_path: Path) -> None:
-    asyncio.run(refusal(tmp_path))
+def test_a_worker_that_its_limiter_refuses_leaves_instead_of_waiting_for_ever(
+    tmp_path: Path, limiter_dir: Path
+) -> None:
+    asyncio.run(refusal(tmp_path, limiter_dir))
 
 
-async def refusal(folder: Path) -> None:
+async def refusal(folder: Path, limiters: Path) -> None:
     loop = asyncio.get_running_loop()
     hub = Hub(folder / "c", message_bytes_max=1_000_000)
     hub.listen(loop, lambda peer, message: None)
-    limiter = LimiterServer(LimiterSettings(socket=str(folder / "l"), token="right", rpm=60))
+    entry = Entry(Path(tempfile.mkdtemp(prefix="el-", dir=limiters)))
+    limiter = LimiterServer(LimiterSettings(folder=str(entry.path), rpm=60))
     serving = loop.create_task(limiter.run())
     made = job(target=Target(provider="openai", base_url="http://127.0.0.1:9/v1", model="m"), rpm=60)
     settings = WorkerSettings(
-        job=made, slot=0, run_id="r", token="wrong", socket=str(folder / "c"), parent_pid=os.getpid(),
-        limiter_socket=str(folder / "l"),
+        job=made, slot=0, run_id="r", token="t", socket=str(folder / "c"), parent_pid=os.getpid(),
+        limiter_socket=str(entry.socket), limiter_token="wrong",
     )  # fmt: skip
     process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ()))
     try:

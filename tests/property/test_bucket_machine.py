@@ -19,8 +19,13 @@ class Passed:
     at: float
     tokens: int
     rpm: int | None  # the limits it passed under
-    tpm: int
+    tpm: int | None
     open: bool = True  # not settled yet
+
+
+def largest_limit(limits: list[int | None]) -> int | None:
+    """None is no limit, and so the largest."""
+    return None if None in limits else max(limit for limit in limits if limit is not None)
 
 
 class QuotaMachine(RuleBasedStateMachine):
@@ -28,15 +33,15 @@ class QuotaMachine(RuleBasedStateMachine):
 
     @initialize(
         rpm=st.none() | st.integers(1, 300),
-        tpm=st.integers(1, 100_000),
+        tpm=st.none() | st.integers(1, 100_000),
         period_s=st.sampled_from([1.0, 7.3, 60.0]),
         now=st.floats(0, 1e7),
     )
-    def start(self, rpm: int | None, tpm: int, period_s: float, now: float) -> None:
+    def start(self, rpm: int | None, tpm: int | None, period_s: float, now: float) -> None:
         self.rpm, self.tpm, self.period_s, self.now = rpm, tpm, period_s, now
         self.quota = Quota(rpm=rpm, tpm=tpm, period_s=period_s, now=now)
         self.passed: list[Passed] = []
-        self.limits = [(now, rpm or 1, tpm)]  # since when which limits held
+        self.limits = [(now, rpm, tpm)]  # since when which limits held
         self.largest = 0
 
     def _take(self, tokens: int) -> bool:
@@ -50,14 +55,15 @@ class QuotaMachine(RuleBasedStateMachine):
     def demand(self, part: float, count: int, fraction: float) -> None:
         """Ask for calls of one size, then of growing size, with time between the asks."""
         for number in range(count):
-            tokens = min(int(self.tpm * part * fraction), self.tpm) if number % 3 else int(part)
+            most = 100_000 if self.tpm is None else self.tpm
+            tokens = min(int(most * part * fraction), most) if number % 3 else int(part)
             self._take(tokens)
             self.now += self.period_s * part / 200
 
     @rule(fraction=st.floats(0, 1), count=st.integers(1, 60))
     def saturate(self, fraction: float, count: int) -> None:
         """Always ask at the first moment the quota itself names."""
-        tokens = int(self.tpm * fraction**3)
+        tokens = int((100_000 if self.tpm is None else self.tpm) * fraction**3)
         for _ in range(count):
             self.now = max(self.now, self.quota.next_time(tokens, self.now))
             if not self._take(tokens):
@@ -99,12 +105,12 @@ class QuotaMachine(RuleBasedStateMachine):
         if began:
             assert not self.quota.take(0, self.now)
 
-    @rule(rpm=st.integers(1, 300), tpm=st.integers(1, 100_000))
-    def retune(self, rpm: int, tpm: int) -> None:
+    @rule(rpm=st.none() | st.integers(1, 300), tpm=st.none() | st.integers(1, 100_000))
+    def retune(self, rpm: int | None, tpm: int | None) -> None:
         """Other limits: what passes from now on passes under them, whatever was admitted before."""
-        self.rpm, self.tpm = (None if self.rpm is None else rpm), tpm
+        self.rpm, self.tpm = rpm, tpm
         self.limits.append((self.now, rpm, tpm))
-        self.quota.retune(self.now, rpm=self.rpm, tpm=tpm)
+        self.quota.retune(self.now, rpm=rpm, tpm=tpm)
 
     @rule(down=st.floats(0, 0.3), late=st.booleans())
     def restart(self, down: float, late: bool) -> None:
@@ -121,12 +127,20 @@ class QuotaMachine(RuleBasedStateMachine):
             for (_, rpm, tpm), until in zip(self.limits, [*ended, self.now], strict=True)
             if until >= self.now - 1.1 * self.period_s
         ]
-        rpm = None if self.rpm is None else max(rpm for rpm, _ in recent)
-        tpm = max(tpm for _, tpm in recent)
+        rpm = largest_limit([rpm for rpm, _ in recent])
+        tpm = largest_limit([tpm for _, tpm in recent])
         self.quota = Quota(rpm=rpm, tpm=tpm, period_s=self.period_s, now=self.now, largest=known)
         if late:
             self.quota.inherit(max(1, self.largest))
         self.quota.retune(self.now, rpm=self.rpm, tpm=self.tpm)
+
+    @rule(down=st.floats(0, 1.1), known=st.booleans())
+    def end_in_peace(self, down: float, known: bool) -> None:
+        """The limiter ends because nobody uses it; the next one is handed what it remembers."""
+        memory = self.quota.memory(self.now)
+        self.now += down * self.period_s
+        self.quota = Quota(rpm=self.rpm, tpm=self.tpm, period_s=self.period_s, now=self.now)
+        self.quota.remember(memory, down * self.period_s if known else 0.0)
 
     @invariant()
     def no_period_holds_more_than_the_limit(self) -> None:
@@ -137,7 +151,9 @@ class QuotaMachine(RuleBasedStateMachine):
             while calls[first].at < call.at - self.period_s:
                 tokens -= calls[first].tokens
                 first += 1
-            assert tokens <= call.tpm or not call.tokens  # nothing more was admitted than nothing
+            assert (
+                call.tpm is None or tokens <= call.tpm or not call.tokens
+            )  # nothing more was admitted than nothing
             assert call.rpm is None or last - first + 1 <= call.rpm
 
 

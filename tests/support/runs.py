@@ -25,6 +25,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
+STARTED: list["Run"] = []
+
+
 class Run:
     """One ``engine`` command in a process of its own."""
 
@@ -38,6 +41,7 @@ class Run:
             stderr=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
         )
+        STARTED.append(self)
         self._stdin = stdin
         self.pid = self._process.pid
         self.out = self.err = ""
@@ -48,6 +52,12 @@ class Run:
         out, err = self._process.communicate(self._stdin, timeout_s)
         self.out, self.err = out.decode(), err.decode()
         return self._process.returncode
+
+    def clear_away(self) -> None:
+        """Kill it, should it still run, and release its pipes."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
     def is_over(self) -> bool:
         """Whether it has ended."""

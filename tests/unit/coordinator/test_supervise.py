@@ -1,7 +1,6 @@
 """Children that die, hang or never come up, on a clock of the test's own; and how work is divided over them."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from jobs import job
 
 from engine.coordinator import supervise
-from engine.coordinator.gauges import LimiterWatch
 from engine.coordinator.supervise import Child, Supervisor, backoff_s, shares
 from engine.core.errors import UsageError
 
@@ -56,6 +54,24 @@ class FakeLauncher:
         return [process for name, process in self.started if name == module]
 
 
+class FakeLimiting:
+    """A limiter that nothing ever happens to."""
+
+    def __init__(self) -> None:
+        self.hopeless = ""
+        self.is_used = True
+        self.socket = Path("l")
+        self.token = "t"
+        self.largest = 500
+        self.declared: list[dict[str, object]] = []
+
+    def tick(self, now: float) -> None:
+        pass
+
+    def declare(self, **limits: object) -> None:
+        self.declared.append(limits)
+
+
 class Stage:
     """A supervisor among fakes."""
 
@@ -68,6 +84,7 @@ class Stage:
             "run",
             folder,
             pid=1,
+            limiting=FakeLimiting(),  # type: ignore[arg-type]
             on_death=lambda child, how: self.deaths.append(how),
             note=self.notes.append,
         )
@@ -92,9 +109,7 @@ def on_stage(
     monkeypatch.setattr(supervise, "LocalLauncher", FakeLauncher)
 
     async def run() -> None:
-        stage = Stage(folder, **changes)
-        scene(stage)
-        stage.supervisor.limits.close()
+        scene(Stage(folder, **changes))
 
     asyncio.run(run())
 
@@ -187,68 +202,21 @@ def test_a_worker_that_hangs_is_replaced_also_before_it_ever_said_hello(
     on_stage(scene, tmp_path, monkeypatch, procs=1)
 
 
-def test_a_limiter_that_cannot_run_is_restarted_ever_more_slowly_and_then_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def scene(stage: Stage) -> None:
-        stage.launcher.born_dead = {"engine.limiter"}
-        stage.supervisor.start_limiter(stage.now)
-        stage.pass_time(1.0)
-        assert len(stage.launcher.of("engine.limiter")) <= 5
-        assert not stage.supervisor.hopeless
-        stage.pass_time(60)
-        assert "limiter" in stage.supervisor.hopeless
-
-    on_stage(scene, tmp_path, monkeypatch, rpm=60)
+def test_a_token_limit_below_a_call_that_was_sent_already_is_refused(tmp_path: Path) -> None:
+    supervisor = Stage(tmp_path).supervisor
+    with pytest.raises(UsageError, match="cost 500 tokens"):
+        supervisor.set_limits(tpm=499)
+    supervisor.set_limits(rpm=10, tpm=500)
+    assert supervisor.limiting.declared == [{"rpm": 10, "tpm": 500}]  # type: ignore[attr-defined]
 
 
-def test_a_limiter_that_dies_now_and_then_is_restarted_at_once_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def scene(stage: Stage) -> None:
-        stage.supervisor.start_limiter(stage.now)
-        for count in range(2, 14):
-            stage.pass_time(40)
-            stage.greet()
-            stage.launcher.of("engine.limiter")[-1].code = -9
-            stage.pass_time(0.3)
-            assert len(stage.launcher.of("engine.limiter")) == count
-        assert not stage.supervisor.hopeless
-
-    on_stage(scene, tmp_path, monkeypatch, rpm=60, procs=1)
-
-
-def test_a_restarted_limiter_is_told_the_largest_limits_of_the_last_minute_and_then_those_of_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines: list[dict[str, object]] = []
-    asked: list[tuple[int, int]] = []
-
-    def start(self: FakeLauncher, module: str, line: bytes) -> FakeProcess:
-        if module == "engine.limiter":
-            lines.append(json.loads(line))
-        process = FakeProcess(1, None)
-        self.started.append((module, process))
-        return process
-
-    monkeypatch.setattr(FakeLauncher, "start", start)
-    monkeypatch.setattr(LimiterWatch, "set_limits", lambda self, rpm, tpm: asked.append((rpm, tpm)))
-
-    def scene(stage: Stage) -> None:
-        stage.supervisor.start_limiter(stage.now)
-        stage.pass_time(100)
-        stage.supervisor.set_limits(stage.now, rpm=600)
-        stage.greet()
-        for seconds in (10, 70):
-            stage.pass_time(seconds)
-            stage.launcher.of("engine.limiter")[-1].code = -9
-            stage.pass_time(1)
-        assert [line["rpm"] for line in lines] == [6000, 6000, 600]
-        assert asked == [(600, 0)] * 3
-        with pytest.raises(UsageError, match="without --tpm"):
-            stage.supervisor.set_limits(stage.now, tpm=1000)
-
-    on_stage(scene, tmp_path, monkeypatch, rpm=6000)
+def test_a_limiter_that_cannot_be_kept_running_ends_the_run(tmp_path: Path) -> None:
+    supervisor = Stage(tmp_path).supervisor
+    supervisor.limiting.hopeless = "the limiter cannot be kept running"
+    supervisor._stopping = False
+    supervisor.children.clear()
+    supervisor.tick(0.0)
+    assert "limiter" in supervisor.hopeless
 
 
 def test_a_back_off_grows_and_stays_bounded() -> None:

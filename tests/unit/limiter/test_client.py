@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -14,21 +13,31 @@ from pathlib import Path
 import pytest
 
 from engine.limiter.client import LimiterClient
+from engine.limiter.registry import Entry
 from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.wire.link import Hub, Spoke
-from engine.wire.messages import Beat, Close, Gauge, Grant, Join, Joined, Message, Need, Rejoin, Watch
+from engine.wire.messages import Attach, Beat, Gauge, Grant, Join, Joined, Message, Need, Rejoin
 
-TOKEN = "secret"
+RUN = os.getpid()
+
+
+@pytest.fixture
+def entry(limiter_dir: Path) -> Entry:
+    """A quota's place, with this process as its run."""
+    made = Entry(limiter_dir / "q")
+    made.make()
+    made.register(RUN)
+    return made
 
 
 class Caller:
     """A client with a record of what it was granted: times, and the generation of each grant."""
 
-    def __init__(self, path: Path, slot: int = 0, token: str = TOKEN) -> None:
+    def __init__(self, entry: Entry, slot: int = 0, token: str = "") -> None:
         self.loop = asyncio.get_running_loop()
         self.times: list[float] = []
         self.generations: set[int] = set()
-        self.client = LimiterClient(path, token, slot, self._granted)
+        self.client = LimiterClient(entry.socket, token or entry.token, slot, self._granted, run=RUN)
         self.client.start(self.loop)
 
     def _granted(self, count: int, generation: int) -> None:
@@ -44,20 +53,32 @@ async def until(true: Callable[[], object], within_s: float = 10.0) -> None:
         await asyncio.sleep(0.002)
 
 
-def with_limiter(tmp_path: Path, body: Callable[[Path], Awaitable[None]], **limits: object) -> LimiterServer:
-    """Run ``body`` beside a limiter in the same loop."""
+def attach(
+    entry: Entry, rpm: int = 0, tpm: int = 0, heard: Callable[[Message], None] = lambda message: None
+) -> Spoke:
+    """Attach this process as a run with these limits."""
+    link = Spoke(entry.socket, message_bytes_max=100_000)
+    link.listen(asyncio.get_running_loop(), heard)
+    link.send(Attach(entry.token, RUN, "the test", rpm, tpm, 1.0))
+    return link
+
+
+def with_limiter(
+    entry: Entry, body: Callable[[Entry], Awaitable[None]], *, rpm: int = 0, tpm: int = 0
+) -> LimiterServer:
+    """Run ``body`` beside a limiter in the same loop, with a run attached."""
 
     async def both() -> LimiterServer:
-        path = tmp_path / "l"
-        settings = LimiterSettings(socket=str(path), token=TOKEN, **limits)  # type: ignore[arg-type]
-        server = LimiterServer(settings)
+        server = LimiterServer(LimiterSettings(folder=str(entry.path), rpm=rpm, tpm=tpm))
         serving = asyncio.ensure_future(server.run())
+        link = attach(entry, rpm, tpm)
         try:
-            await body(path)
+            await body(entry)
         finally:
             if not server.ended.done():
                 server.ended.set_result(None)
             await serving
+            link.close()
         return server
 
     return asyncio.run(both())
@@ -74,11 +95,11 @@ def most_in_a_window(times: list[float], period_s: float) -> int:
     return most
 
 
-def test_free_permits_come_at_once_and_in_few_milliseconds(tmp_path: Path) -> None:
+def test_free_permits_come_at_once_and_in_few_milliseconds(entry: Entry) -> None:
     waits: list[float] = []
 
-    async def body(path: Path) -> None:
-        caller = Caller(path)
+    async def body(entry: Entry) -> None:
+        caller = Caller(entry)
         await asyncio.sleep(0.1)
         for _ in range(60):
             begun = caller.loop.time()
@@ -89,16 +110,16 @@ def test_free_permits_come_at_once_and_in_few_milliseconds(tmp_path: Path) -> No
             await asyncio.sleep(0.004)
         caller.client.close()
 
-    with_limiter(tmp_path, body, rpm=600_000, tpm=10_000_000)
+    with_limiter(entry, body, rpm=600_000, tpm=10_000_000)
     assert sorted(waits)[len(waits) // 2] < 0.008  # a loaded machine is forgiven; the benchmark is strict
 
 
-def test_eight_workers_share_the_whole_quota_with_few_messages(tmp_path: Path) -> None:
+def test_eight_workers_share_the_whole_quota_with_few_messages(entry: Entry) -> None:
     frames: list[int] = []
     callers: list[Caller] = []
 
-    async def body(path: Path) -> None:
-        callers.extend(Caller(path, slot) for slot in range(8))
+    async def body(entry: Entry) -> None:
+        callers.extend(Caller(entry, slot) for slot in range(8))
         for caller in callers:
             for _ in range(200):
                 caller.client.need(1)
@@ -109,32 +130,33 @@ def test_eight_workers_share_the_whole_quota_with_few_messages(tmp_path: Path) -
         for caller in callers:
             caller.client.close()
 
-    with_limiter(tmp_path, body, rpm=60_000)
+    with_limiter(entry, body, rpm=60_000)
     counts = [len(caller.times) for caller in callers]
     assert max(counts) - min(counts) <= 90  # a burst and two turns
     assert frames[0] < 200  # a second, for 1,000 permits a second
 
 
-def start_limiter(path: Path, **limits: object) -> "subprocess.Popen[bytes]":
+def start_limiter(entry: Entry, rpm: int, **settings: object) -> "subprocess.Popen[bytes]":
     """A limiter process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "engine.limiter"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
-    settings = {"socket": str(path), "token": TOKEN, "parent_pid": os.getpid(), **limits}
+    line = {"folder": str(entry.path), "rpm": rpm, "rpm_now": rpm, **settings}
     assert process.stdin is not None
-    process.stdin.write(json.dumps(settings).encode() + b"\n")
-    process.stdin.flush()
+    process.stdin.write(json.dumps(line).encode() + b"\n")
+    process.stdin.close()
     return process
 
 
 def test_every_window_holds_and_every_call_is_granted_though_the_limiter_is_killed_twice(
-    tmp_path: Path,
+    entry: Entry,
 ) -> None:
-    limit, period_s, path = 80, 1.0, tmp_path / "l"
+    limit, period_s = 80, 1.0
 
     async def body() -> list[float]:
-        process = start_limiter(path, rpm=limit, period_s=period_s)
-        callers = [Caller(path, slot) for slot in range(3)]
+        process = start_limiter(entry, limit, period_s=period_s)
+        links = [attach(entry, limit)]
+        callers = [Caller(entry, slot) for slot in range(3)]
         for caller in callers:
             for _ in range(70):
                 caller.client.need(0)
@@ -147,14 +169,14 @@ def test_every_window_holds_and_every_call_is_granted_though_the_limiter_is_kill
                 await until(lambda kill_at=kill_at: granted() >= kill_at)
                 process.kill()
                 process.wait()
-                process.stdin.close()
-                process = start_limiter(path, rpm=limit, period_s=period_s, largest=1)
+                process = start_limiter(entry, limit, period_s=period_s, largest=1)
+                links.append(attach(entry, limit))
             await until(lambda: granted() == 210, within_s=20)
         finally:
-            process.stdin.close()
+            process.kill()
             process.wait(5)
-            for caller in callers:
-                caller.client.close()
+            for client in [*links, *(caller.client for caller in callers)]:
+                client.close()
         assert [len(c.times) for c in callers] == [70, 70, 70]
         return [at for caller in callers for at in caller.times]
 
@@ -162,12 +184,11 @@ def test_every_window_holds_and_every_call_is_granted_though_the_limiter_is_kill
     assert most_in_a_window(asyncio.run(body()), period_s * 0.98) <= limit
 
 
-def test_a_frozen_limiter_grants_nothing_and_is_reported_then_all_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "l"
-
+def test_a_frozen_limiter_grants_nothing_and_is_reported_then_all_goes_on(entry: Entry) -> None:
     async def body() -> None:
-        process = start_limiter(path, rpm=600)
-        caller = Caller(path)
+        process = start_limiter(entry, 600)
+        link = attach(entry, 600)
+        caller = Caller(entry)
         try:
             for _ in range(20):
                 caller.client.need(0)
@@ -184,33 +205,20 @@ def test_a_frozen_limiter_grants_nothing_and_is_reported_then_all_goes_on(tmp_pa
             assert len(caller.times) == 20
         finally:
             process.send_signal(signal.SIGCONT)
-            process.stdin.close()
-            assert process.wait(5) == 0
+            process.kill()
+            process.wait(5)
             caller.client.close()
+            link.close()
 
     asyncio.run(body())
-
-
-def test_a_limiter_ends_when_its_standard_input_does(tmp_path: Path) -> None:
-    process = start_limiter(tmp_path / "l", rpm=60)
-    end = time.monotonic() + 10
-    while not (tmp_path / "l").exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert stat.S_IMODE((tmp_path / "l").stat().st_mode) == 0o600
-    process.stdin.close()
-    assert process.wait(5) == 0
 
 
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
         (b"\n", 2, "a limiter needs its settings"),
-        (b'{"socket": 5, "token": "t"}\n', 2, "a limiter needs its settings"),
-        (
-            b'{"socket": "/no/such/folder/l", "token": "t", "rpm": 5, "parent_pid": %d}\n' % os.getpid(),
-            3,
-            "cannot start",
-        ),
+        (b'{"folder": 5}\n', 2, "a limiter needs its settings"),
+        (b'{"folder": "/no/such/folder/l", "rpm": 5}\n', 3, "cannot start"),
     ],
 )
 def test_a_limiter_that_cannot_start_says_why_in_a_sentence(line: bytes, code: int, says: str) -> None:
@@ -222,21 +230,21 @@ def test_a_limiter_that_cannot_start_says_why_in_a_sentence(line: bytes, code: i
     assert "Traceback" not in ended.stderr.decode()
 
 
-def test_a_wrong_token_is_refused_and_gets_no_permit(tmp_path: Path) -> None:
-    async def body(path: Path) -> None:
-        caller = Caller(path, token="guessed")
+def test_a_wrong_token_is_refused_and_gets_no_permit(entry: Entry) -> None:
+    async def body(entry: Entry) -> None:
+        caller = Caller(entry, token="guessed")
         caller.client.need(0)
         await until(lambda: caller.client.refused)
         await asyncio.sleep(0.3)
         assert not caller.times
         caller.client.close()
 
-    assert with_limiter(tmp_path, body, rpm=60_000).refused == 1
+    assert with_limiter(entry, body, rpm=60_000).refused == 1
 
 
-def test_a_pause_holds_all_workers_once_and_the_next_grants_are_of_a_new_generation(tmp_path: Path) -> None:
-    async def body(path: Path) -> None:
-        one, other = Caller(path, 0), Caller(path, 1)
+def test_a_pause_holds_all_workers_once_and_the_next_grants_are_of_a_new_generation(entry: Entry) -> None:
+    async def body(entry: Entry) -> None:
+        one, other = Caller(entry, 0), Caller(entry, 1)
         await asyncio.sleep(0.05)
         one.client.need(0)
         other.client.need(0)
@@ -249,16 +257,18 @@ def test_a_pause_holds_all_workers_once_and_the_next_grants_are_of_a_new_generat
         other.client.need(0)
         await until(lambda: len(one.times) == len(other.times) == 2)
         assert min(one.times[1], other.times[1]) - begun >= 0.2
-        assert one.generations == other.generations == {0, 1}
+        first, second = sorted(one.generations)
+        assert second == first + 1
+        assert one.generations == other.generations
         one.client.close()
         other.client.close()
 
-    with_limiter(tmp_path, body, rpm=6_000)
+    with_limiter(entry, body, rpm=6_000)
 
 
-def test_a_dropped_queue_is_granted_to_nobody(tmp_path: Path) -> None:
-    async def body(path: Path) -> None:
-        caller, other = Caller(path, 0), Caller(path, 1)
+def test_a_dropped_queue_is_granted_to_nobody(entry: Entry) -> None:
+    async def body(entry: Entry) -> None:
+        caller, other = Caller(entry, 0), Caller(entry, 1)
         await asyncio.sleep(0.05)
         for _ in range(500):
             caller.client.need(0)
@@ -273,12 +283,12 @@ def test_a_dropped_queue_is_granted_to_nobody(tmp_path: Path) -> None:
         caller.client.close()
         other.client.close()
 
-    with_limiter(tmp_path, body, rpm=1_200)
+    with_limiter(entry, body, rpm=1_200)
 
 
-def test_what_is_given_back_lets_the_next_call_go_early(tmp_path: Path) -> None:
-    async def body(path: Path) -> None:
-        caller = Caller(path)
+def test_what_is_given_back_lets_the_next_call_go_early(entry: Entry) -> None:
+    async def body(entry: Entry) -> None:
+        caller = Caller(entry)
         caller.client.need(500)
         caller.client.need(500)
         await until(lambda: caller.times)
@@ -287,45 +297,40 @@ def test_what_is_given_back_lets_the_next_call_go_early(tmp_path: Path) -> None:
         caller.client.close()
 
     # 500 of 600 tokens a minute: without the settlement the second call would wait for a minute.
-    with_limiter(tmp_path, body, tpm=600)
+    with_limiter(entry, body, tpm=600)
 
 
 def test_the_watcher_hears_at_once_of_a_larger_charge_and_nothing_while_nothing_happens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gauges: list[Message] = []
     monkeypatch.setattr("engine.limiter.server.GAUGE_S", 0.1)
 
-    async def body(path: Path) -> None:
-        loop = asyncio.get_running_loop()
-        watcher = Spoke(path, message_bytes_max=10_000)
-        watcher.listen(loop, gauges.append)
-        watcher.send(Watch(token=TOKEN))
+    async def body(entry: Entry) -> None:
+        watcher = attach(entry, 0, 60_000, gauges.append)
         await until(lambda: gauges)
-        caller = Caller(path)
+        caller = Caller(entry)
         caller.client.need(70)
         await until(lambda: len(gauges) >= 2, within_s=0.5)
         await asyncio.sleep(0.3)
         heard = len(gauges)
         await asyncio.sleep(0.3)
         assert len(gauges) == heard
-        watcher.send(Close())
-        await asyncio.sleep(0.1)
         watcher.close()
         caller.client.close()
 
-    server = with_limiter(tmp_path, body, tpm=60_000)
-    assert server.ended.done()
+    with_limiter(entry, body, tpm=60_000)
     last = gauges[-1]
     assert isinstance(last, Gauge)
     assert (last.granted_requests, last.granted_tokens, last.largest, last.waiting) == (1, 70, 70, 0)
+    assert (last.rpm.limit, last.tpm.limit) == (0, 60_000)
 
 
 class ScriptedLimiter:
     """A hub that answers as the test says, to lose messages a real one would not."""
 
-    def __init__(self, path: Path) -> None:
-        self.hub = Hub(path, message_bytes_max=100_000)
+    def __init__(self, entry: Entry) -> None:
+        self.hub = Hub(entry.socket, message_bytes_max=100_000)
         self.heard: list[Message] = []
         self.peer = b""
         self.hub.listen(asyncio.get_running_loop(), self._on_message)
@@ -346,11 +351,11 @@ class ScriptedLimiter:
 
 @pytest.mark.parametrize("epoch", [7, 8])
 def test_after_a_rejoin_the_same_limiter_is_told_the_rest_and_a_new_one_everything(
-    tmp_path: Path, epoch: int
+    entry: Entry, epoch: int
 ) -> None:
     async def body() -> None:
-        limiter = ScriptedLimiter(tmp_path / "l")
-        caller = Caller(tmp_path / "l")
+        limiter = ScriptedLimiter(entry)
+        caller = Caller(entry)
         for charge in (1, 2, 3):
             caller.client.need(charge)
         await until(limiter.joins)
@@ -378,10 +383,10 @@ def test_after_a_rejoin_the_same_limiter_is_told_the_rest_and_a_new_one_everythi
     asyncio.run(body())
 
 
-def test_a_grant_from_before_a_drop_is_not_taken_for_a_later_call(tmp_path: Path) -> None:
+def test_a_grant_from_before_a_drop_is_not_taken_for_a_later_call(entry: Entry) -> None:
     async def body() -> None:
-        limiter = ScriptedLimiter(tmp_path / "l")
-        caller = Caller(tmp_path / "l")
+        limiter = ScriptedLimiter(entry)
+        caller = Caller(entry)
         await until(limiter.joins)
         limiter.says(Joined(epoch=7, told=0, given=0, generation=0))
         caller.client.need(1)

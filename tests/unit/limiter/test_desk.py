@@ -6,15 +6,35 @@ import pytest
 
 from engine.core.bucket import Quota
 from engine.limiter.desk import Desk, Unwanted
-from engine.wire.messages import Grant, Join, Need
+from engine.wire.messages import Attach, Grant, Join, Need
+
+RUN = 1
 
 
 def make_desk(rpm: int | None = 6_000, tpm: int | None = None) -> Desk:
-    return Desk(Quota(rpm=rpm, tpm=tpm, now=0.0), epoch=7)
+    """A desk with one run that declares these limits."""
+    desk = Desk(Quota(rpm=rpm, tpm=tpm, now=0.0), epoch=7)
+    attach(desk, RUN, rpm, tpm)
+    return desk
 
 
-def join(desk: Desk, peer: bytes, slot: int, pid: int = 0, epoch: int = 0, largest: int = 0) -> None:
-    desk.join(peer, Join(token="", slot=slot, pid=pid or slot + 100, epoch=epoch, largest=largest))
+def attach(
+    desk: Desk,
+    run: int,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    *,
+    share: float = 1.0,
+    now: float = 0.0,
+) -> None:
+    desk.attach(Attach("", run, f"run {run}", rpm or 0, tpm or 0, share), now)
+
+
+def join(
+    desk: Desk, peer: bytes, slot: int, pid: int = 0, epoch: int = 0, largest: int = 0, run: int = RUN
+) -> None:
+    pid = pid or run * 1000 + slot
+    desk.join(peer, Join(token="", run=run, slot=slot, pid=pid, epoch=epoch, largest=largest))
 
 
 def need(desk: Desk, peer: bytes, first: int, charges: list[int], now: float = 0.0) -> bool:
@@ -98,9 +118,9 @@ def test_the_same_process_finds_its_queue_again_under_another_address_and_a_new_
     desk = make_desk()
     join(desk, b"a", 0, pid=5)
     need(desk, b"a", 0, [0] * 10)
-    again = desk.join(b"a2", Join(token="", slot=0, pid=5, epoch=7, largest=0))
+    again = desk.join(b"a2", Join(token="", run=RUN, slot=0, pid=5, epoch=7, largest=0))
     assert (again.told, again.given, desk.knows(b"a"), desk.waiting) == (10, 0, False, 10)
-    other = desk.join(b"n", Join(token="", slot=0, pid=6, epoch=0, largest=0))
+    other = desk.join(b"n", Join(token="", run=RUN, slot=0, pid=6, epoch=0, largest=0))
     assert (other.told, other.given, desk.waiting) == (0, 0, 0)
 
 
@@ -124,16 +144,30 @@ def test_a_worker_told_of_an_abandoned_call_it_never_announced_starts_behind_it(
     assert given(desk.give(1.0), b"a") == 5
 
 
-@pytest.mark.parametrize("charge", [-1, 601])
-def test_a_charge_that_can_never_pass_is_refused_and_does_not_block_the_others(charge: int) -> None:
+def test_a_charge_that_makes_no_sense_is_refused_and_does_not_block_the_others() -> None:
     desk = make_desk(rpm=None, tpm=600)
     join(desk, b"a", 0)
     join(desk, b"b", 1)
-    with pytest.raises(Unwanted, match="never be granted"):
-        need(desk, b"a", 0, [5, charge])
+    with pytest.raises(Unwanted, match="no call costs -1 tokens"):
+        need(desk, b"a", 0, [5, -1])
     assert not desk.knows(b"a")
     need(desk, b"b", 0, [6])
     assert given(desk.give(60.0), b"b") == 1
+
+
+def test_a_worker_whose_call_can_never_pass_is_passed_over_until_it_abandons_it() -> None:
+    desk = make_desk(rpm=None, tpm=600)
+    join(desk, b"a", 0)
+    join(desk, b"b", 1)
+    need(desk, b"a", 0, [5, 601])
+    assert desk.is_stuck(b"a")
+    need(desk, b"b", 0, [6])
+    assert not desk.is_stuck(b"b")
+    assert [peer for peer, _ in desk.give(60.0)] == [b"b"]
+    assert desk.next_at == math.inf
+    desk.abandon(b"a", 2)
+    assert need(desk, b"a", 2, [5], 60.0)
+    assert given(desk.give(61.0), b"a") == 3
 
 
 def test_a_lost_workers_permits_are_spent() -> None:
@@ -160,14 +194,20 @@ def test_only_a_worker_that_knew_another_limiter_brings_its_largest_charge_along
     assert desk.next_at > 5.0  # first the debt the other limiter may have left
 
 
-def test_other_limits_hold_from_the_next_call_on_and_no_waiting_call_is_made_impossible() -> None:
+def test_a_lower_limit_makes_those_stuck_that_wait_with_dearer_calls() -> None:
     desk = make_desk(rpm=None, tpm=60_000)
     join(desk, b"a", 0)
-    need(desk, b"a", 0, [20_000, 30_000])
+    join(desk, b"b", 1)
+    need(desk, b"a", 0, [20_000, 100])
+    need(desk, b"b", 0, [100])
+    attach(desk, RUN, None, 5_000)
+    assert desk.who_is_stuck() == [b"a"]
     desk.give(0.0)
-    desk.retune(None, 5_000, 0.0)  # below what waits already
-    granted = run_until_idle(desk, 0.0)
-    assert granted[b"a"] == 2
+    assert run_until_idle(desk, 0.0) == {b"b": 1}
+    attach(desk, RUN, None, 30_000, now=1.0)
+    assert desk.who_is_stuck() == []
+    desk.give(1.0)
+    assert run_until_idle(desk, 1.0)[b"a"] == 2
 
 
 def test_a_higher_limit_lets_calls_go_at_its_rate_at_once() -> None:
@@ -175,7 +215,102 @@ def test_a_higher_limit_lets_calls_go_at_its_rate_at_once() -> None:
     join(desk, b"a", 0)
     need(desk, b"a", 0, [0] * 1_000)
     desk.give(1.0)
-    desk.retune(6_000, None, 1.0)
+    attach(desk, RUN, 6_000, now=1.0)
     for hundredth in range(500):
         desk.give(1.0 + hundredth / 100)
     assert desk.granted_requests > 450  # a hundred a second for five seconds
+
+
+# --- several runs -------------------------------------------------------------------------------------------
+
+
+def saturate(desk: Desk, seconds: float, now: float = 0.0) -> None:
+    end = now + seconds
+    while now < end:
+        desk.give(now)
+        now = min(max(desk.next_at, now + 0.03), end)
+
+
+def granted(desk: Desk) -> dict[int, int]:
+    return {run.pid: run.granted_requests for run in desk.report()}
+
+
+def test_two_runs_share_by_halves_however_many_workers_each_has() -> None:
+    desk = make_desk()
+    attach(desk, 2, 6_000)
+    join(desk, b"a", 0)
+    need(desk, b"a", 0, [0] * 10_000)
+    for slot in range(7):
+        peer = b"b%d" % slot
+        join(desk, peer, slot, run=2)
+        need(desk, peer, 0, [0] * 10_000)
+    saturate(desk, 20.0)
+    each = granted(desk)
+    assert each[1] == pytest.approx(each[2], abs=12)
+    assert sum(each.values()) == pytest.approx(2_000, rel=0.02)
+
+
+def test_a_run_of_three_times_the_weight_gets_three_times_as_much() -> None:
+    desk = make_desk()
+    attach(desk, RUN, 6_000, share=3.0)
+    attach(desk, 2, 6_000)
+    for run, peer in ((1, b"a"), (2, b"b")):
+        join(desk, peer, 0, run=run)
+        need(desk, peer, 0, [0] * 10_000)
+    saturate(desk, 20.0)
+    each = granted(desk)
+    assert each[1] == pytest.approx(3 * each[2], abs=20)
+
+
+def test_what_one_run_does_not_want_the_other_gets() -> None:
+    desk = make_desk()
+    attach(desk, 2, 6_000, share=100.0)
+    join(desk, b"a", 0)
+    join(desk, b"b", 0, run=2)
+    need(desk, b"a", 0, [0] * 10_000)
+    now = 0.0
+    for second in range(20):
+        need(desk, b"b", second * 5, [0] * 5, now)
+        saturate(desk, 1.0, now)
+        now += 1.0
+    each = granted(desk)
+    assert each[2] == 100
+    assert sum(each.values()) == pytest.approx(2_000, rel=0.02)
+
+
+def test_the_lowest_declared_limit_holds_and_who_declared_what_is_known() -> None:
+    desk = make_desk(rpm=6_000)
+    attach(desk, 2, 3_000, 50_000)
+    rpm, tpm = desk.bounds(0.0)
+    assert rpm == (3_000, 3_000, "run 2", 6_000, "run 1")
+    assert tpm == (50_000, 50_000, "run 2", 50_000, "run 2")
+    desk.detach(2, 1.0)
+    assert desk.bounds(1.0) == ((6_000, 6_000, "run 1", 6_000, "run 1"), (0, 0, "", 0, ""))
+
+
+def test_nothing_is_granted_to_workers_of_a_run_that_has_not_attached() -> None:
+    desk = make_desk()
+    join(desk, b"b", 0, run=2)
+    need(desk, b"b", 0, [0])
+    assert desk.give(1.0) == []
+    attach(desk, 2, 60, now=1.0)
+    assert [peer for peer, _ in desk.give(2.0)] == [b"b"]
+
+
+def test_the_workers_of_a_run_that_is_gone_are_forgotten_with_their_queues() -> None:
+    desk = make_desk()
+    attach(desk, 2, 6_000)
+    join(desk, b"b", 0, run=2)
+    need(desk, b"b", 0, [0] * 50)
+    desk.detach(2, 0.0)
+    assert (desk.waiting, desk.knows(b"b"), desk.runs) == (0, False, {1})
+    assert desk.give(5.0) == []
+
+
+def test_after_a_restart_the_limits_of_before_hold_until_all_have_come_back() -> None:
+    desk = Desk(Quota(rpm=600, tpm=None, now=0.0), epoch=7, hold_until=5.0)
+    attach(desk, 1, 6_000)
+    assert desk.bounds(4.9)[0].limit == 600
+    attach(desk, 2, 900, now=1.0)
+    assert desk.bounds(4.9)[0].limit == 600
+    assert desk.bounds(5.0)[0].limit == 900

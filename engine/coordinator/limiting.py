@@ -1,0 +1,274 @@
+"""A run's place at the limiter of its quota: found or started, watched, found again when it dies.
+
+Rules of this file:
+1. All runs of this machine that use the same (origin, key, model) share one limiter; the first one starts it.
+2. A run that declares no limits needs no limiter, unless another one has declared some: then it keeps to them.
+3. Losing a gauge loses a figure on the screen, never a permit.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from engine.core.errors import CannotStart
+from engine.launchers.local import LocalLauncher, Process
+from engine.limiter.registry import PERIOD_S, Entry, Info, boot_id, born, seconds_since
+from engine.limiter.server import LimiterSettings
+from engine.wire.link import Spoke
+from engine.wire.messages import VERSION, Attach, Bound, Gauge, Leave, Message
+
+LOOK_S: Final = 0.2  # between two looks at whether the limiter lives
+LOOK_FOR_OTHERS_S: Final = 1.0
+HEALTHY_S: Final = 30.0
+FAILURES_MAX: Final = 8
+_FRAME_BYTES_MAX: Final = 1024 * 1024
+NO_BOUND: Final = Bound()
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What this run asks for: its limits, 0 for none, and the weight of its part."""
+
+    rpm: int
+    tpm: int
+    share: float
+
+
+class Limiting:
+    """One run at its limiter. ``tick`` is to be called several times a second, on the loop."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        declared: Declared,
+        *,
+        pid: int,
+        label: str,
+        origin: str,
+        model: str,
+        hide: list[str],
+        backoff_s: Callable[[int], float],
+        note: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._entry = entry
+        self._declared = declared
+        self._pid = pid
+        self._label, self._origin, self._model = label, origin, model
+        self._backoff_s = backoff_s
+        self._note = note
+        self._on_change = on_change
+        entry.make()
+        self._launcher = LocalLauncher(entry.path, hide=hide)
+        self._process: Process | None = None  # the limiter, if this run started it
+        self._info: Info | None = None  # the limiter, while this run is attached
+        self._link: Spoke | None = None
+        self._failures = 0
+        self._started = 0.0
+        self._due = 0.0  # when to look, or to try, next
+        self._gauge: Gauge | None = None
+        self._told = (NO_BOUND, NO_BOUND)
+        self.hopeless = ""  # why the run should give up, one sentence
+        self.socket: Path = entry.socket
+        self.token = entry.token
+
+    # --- what holds ---------------------------------------------------------------------------------------
+
+    @property
+    def is_used(self) -> bool:
+        """Whether calls need permits."""
+        return bool(self._declared.rpm or self._declared.tpm) or self._info is not None
+
+    @property
+    def rpm(self) -> int | None:
+        """The limit on requests that holds now."""
+        return (self._declared.rpm if self._gauge is None else self._gauge.rpm.limit) or None
+
+    @property
+    def tpm(self) -> int | None:
+        """The limit on tokens that holds now."""
+        return (self._declared.tpm if self._gauge is None else self._gauge.tpm.limit) or None
+
+    @property
+    def largest(self) -> int:
+        """The largest charge of any run so far, as last told."""
+        return 0 if self._gauge is None else self._gauge.largest
+
+    @property
+    def paused_s(self) -> float:
+        """How long the quota's pause still lasts, as last told."""
+        return 0.0 if self._gauge is None else self._gauge.paused_s
+
+    def declare(self, *, rpm: int | None = None, tpm: int | None = None) -> None:
+        """Other limits of this run from now on; None leaves one as it is."""
+        self._declared = Declared(rpm or self._declared.rpm, tpm or self._declared.tpm, self._declared.share)
+        self._due = 0.0
+        self._attach()
+
+    # --- its life -----------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Attach where that is due, notice a limiter that died. Raises CannotStart."""
+        if now < self._due:
+            return
+        if self._info is None:
+            self._due = now + (LOOK_S if self.is_used else LOOK_FOR_OTHERS_S)
+            if self.is_used or self._others_have_one():
+                self._join(now)
+        else:
+            self._due = now + LOOK_S
+            self._watch(self._info, now)
+
+    def close(self) -> None:
+        """Leave. A limiter that nobody else uses ends."""
+        self._entry.unregister(self._pid)
+        if self._link is not None:
+            self._link.send(Leave())
+            self._link.close(linger_ms=500)
+            self._link = None
+        if self._process is not None:
+            # It ends within milliseconds, or goes on for others and is the system's to bury.
+            self._process.wait(0.5)
+            self._process.disown()
+            self._process = None
+
+    def _others_have_one(self) -> bool:
+        info = self._entry.info()
+        return info is not None and self._entry.is_alive(info)
+
+    def _join(self, now: float) -> None:
+        """Use the limiter that runs, or start one."""
+        with self._entry.locked(wait=False) as is_mine:
+            if not is_mine:
+                self._due = now  # somebody is starting or ending one: at the next tick
+                return
+            info = self._entry.info()
+            self._entry.register(self._pid)
+            if info is None or not self._entry.is_alive(info):
+                try:
+                    info = self._start(info, now)
+                except OSError as error:
+                    self._failed(f"the system does not start processes: {error}", now)
+                    return
+            elif info.version != VERSION:
+                raise CannotStart(
+                    f"Another version of the engine (process {info.pid}) serves this key's quota on this machine, and "
+                    "the two do not understand each other. Nothing was sent; wait for its runs to end, or use the "
+                    "same version for all."
+                )
+        self._info = info
+        if self._link is not None:
+            self._link.close()
+        self._link = Spoke(self._entry.socket, message_bytes_max=_FRAME_BYTES_MAX)
+        self._link.listen(asyncio.get_running_loop(), self._heard)
+        self._attach()
+        self._on_change()
+
+    def _start(self, dead: Info | None, now: float) -> Info:
+        """Start a limiter that knows what the one before may have granted."""
+        if dead is not None and seconds_since(dead.at, dead.boot) > PERIOD_S:
+            dead = None  # what it granted is past its minute
+        left = None if dead is not None else self._entry.left()
+        rpm, tpm = self._declared.rpm, self._declared.tpm
+        settings = LimiterSettings(
+            folder=str(self._entry.path),
+            rpm=rpm if dead is None else dead.rpm,
+            tpm=tpm if dead is None else dead.tpm,
+            rpm_now=rpm if dead is None else dead.rpm_now,
+            tpm_now=tpm if dead is None else dead.tpm_now,
+            origin=self._origin,
+            model=self._model,
+            largest=0 if dead is None else max(1, dead.largest),
+            memory=None if left is None else left[0],
+            gone_s=0.0 if left is None else left[1],
+        )
+        line = msgspec.json.encode(settings) + b"\n"
+        self._process = self._launcher.start("engine.limiter", line, detached=True)
+        self._started = now
+        info = Info(
+            pid=self._process.pid,
+            born=born(self._process.pid),
+            version=VERSION,
+            origin=self._origin,
+            model=self._model,
+            boot=boot_id(),
+            at=asyncio.get_running_loop().time(),
+            rpm=settings.rpm,
+            tpm=settings.tpm,
+            rpm_now=settings.rpm_now,
+            tpm_now=settings.tpm_now,
+            largest=settings.largest,
+        )
+        self._entry.write(info)
+        self._entry.forget_left()
+        return info
+
+    def _watch(self, info: Info, now: float) -> None:
+        process = self._process
+        if process is not None and process.pid == info.pid:
+            if process.poll() is None:
+                return
+            code = process.poll() or 0
+            how = process.last_words() or (f"signal {-code}" if code < 0 else f"exit code {code}")
+            process.close()
+            self._process = None
+        elif self._entry.is_alive(info):
+            return
+        else:
+            how = f"process {info.pid} is gone"
+        self._failed(how, now)
+
+    def _failed(self, how: str, now: float) -> None:
+        self._info = None
+        self._failures = 1 if now - self._started > HEALTHY_S else self._failures + 1
+        self._due = now + self._backoff_s(self._failures)
+        self._note(f"the limiter ended ({how}); it is restarted, nothing is sent until then")
+        if self._failures >= FAILURES_MAX:
+            self.hopeless = f"the limiter cannot be kept running: {how}"
+
+    # --- talking ------------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        if self._link is not None:
+            declared = self._declared
+            self._link.send(
+                Attach(self.token, self._pid, self._label, declared.rpm, declared.tpm, declared.share)
+            )
+
+    def _heard(self, message: Message) -> None:
+        if not isinstance(message, Gauge):
+            return
+        before = (self.rpm, self.tpm)
+        self._gauge = message
+        told, self._told = self._told, (message.rpm, message.tpm)
+        self._tell("RPM", self._declared.rpm, message.rpm, told[0])
+        self._tell("TPM", self._declared.tpm, message.tpm, told[1])
+        if (self.rpm, self.tpm) != before:
+            self._on_change()
+
+    def _tell(self, name: str, mine: int, bound: Bound, told: Bound) -> None:
+        """Say when runs do not agree, and when they do again. ``told``: what was heard before."""
+        if (bound.limit, bound.highest) == (told.limit, told.highest):
+            return
+        where = "for the same key and model on this machine"
+        if mine and bound.limit < mine:
+            if bound.lowest < mine:
+                self._note(
+                    f"this run declares {mine:,} {name}, {bound.lowest_by} declares {bound.lowest:,} {where}: "
+                    f"the lower holds for both, {bound.limit:,}"
+                )
+        elif mine and 0 < told.limit < mine:
+            self._note(f"no other run declares less any more: {mine:,} {name} hold again")
+        elif mine and bound.highest > mine:
+            self._note(
+                f"this run declares {mine:,} {name}, {bound.highest_by} declares {bound.highest:,} {where}: "
+                f"the lower holds for both, {bound.limit:,}"
+            )
+        elif not mine and bound.lowest:
+            self._note(
+                f"{bound.lowest_by} declares {bound.lowest:,} {name} {where}: it holds for this run too"
+            )

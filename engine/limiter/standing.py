@@ -1,0 +1,91 @@
+"""What a limiter writes down of itself, for whoever has to replace it should it die without a word.
+
+Rules of this file:
+1. What is written is never less than what was granted under: limits and charges are written before they are used.
+"""
+
+import math
+import os
+import time
+from typing import Final
+
+import msgspec
+
+from engine.limiter.registry import PERIOD_S, Entry, Info, boot_id, born
+from engine.wire.messages import VERSION
+
+UNLIMITED: Final = 0
+
+
+class Standing:
+    """One limiter's notes about itself in its entry."""
+
+    def __init__(self, entry: Entry, origin: str, model: str, *, rpm: int, tpm: int, largest: int) -> None:
+        """``rpm`` and ``tpm`` (0: none) are the largest limits of the minute before, ``largest`` the largest charge."""
+        self._entry = entry
+        now = time.monotonic()
+        # Since when which limits hold; the last ones hold now.
+        self._limits: list[tuple[float, int, int]] = [(now, rpm, tpm)]
+        self._info = Info(
+            pid=os.getpid(),
+            born=born(os.getpid()),
+            version=VERSION,
+            origin=origin,
+            model=model,
+            boot=boot_id(),
+            at=now,
+            rpm=rpm,
+            tpm=tpm,
+            rpm_now=rpm,
+            tpm_now=tpm,
+            largest=largest,
+        )
+
+    @property
+    def info(self) -> Info:
+        """What was written last."""
+        return self._info
+
+    @property
+    def limits_now(self) -> tuple[int, int]:
+        """The limits on requests and tokens that were written last."""
+        return self._limits[-1][1:]
+
+    def limits(self, rpm: int, tpm: int) -> None:
+        """Other limits are about to hold."""
+        if (rpm, tpm) != self._limits[-1][1:]:
+            self._limits.append((time.monotonic(), rpm, tpm))
+            self._write(busy=True)
+
+    def granting(self, largest: int) -> None:
+        """Calls are about to be granted, the dearest of all so far for ``largest``: written in steps of double size."""
+        if largest > self._info.largest:
+            self._write(busy=True, largest=2 ** math.ceil(math.log2(largest)))
+        elif not self._info.busy:
+            self._write(busy=True)
+
+    def tick(self, *, busy: bool) -> None:
+        """A second has passed, with or without grants. Who is busy writes every second: the age of that tells a death's."""
+        if busy or self._info.busy:
+            self._write(busy=busy)
+
+    def _write(self, *, busy: bool, largest: int = 0) -> None:
+        now = time.monotonic()
+        while len(self._limits) > 1 and now - self._limits[1][0] > PERIOD_S:
+            del self._limits[0]
+        _, rpm_now, tpm_now = self._limits[-1]
+        self._info = msgspec.structs.replace(
+            self._info,
+            at=now,
+            rpm=_largest([rpm for _, rpm, _ in self._limits]),
+            tpm=_largest([tpm for _, _, tpm in self._limits]),
+            rpm_now=rpm_now,
+            tpm_now=tpm_now,
+            largest=max(largest, self._info.largest),
+            busy=busy,
+        )
+        self._entry.write(self._info)
+
+
+def _largest(limits: list[int]) -> int:
+    return UNLIMITED if UNLIMITED in limits else max(limits)

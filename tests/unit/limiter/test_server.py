@@ -1,0 +1,273 @@
+"""A limiter's life: it serves every run of the machine, ends with the last, and hands on what it knows."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from engine.core.bucket import Memory
+from engine.limiter import server as module
+from engine.limiter.client import LimiterClient
+from engine.limiter.registry import Entry
+from engine.limiter.server import LimiterServer, LimiterSettings
+from engine.limiter.standing import Standing
+from engine.wire.link import Spoke
+from engine.wire.messages import Attach, Gauge, Inspect, Leave, Message, Report
+
+RUN = os.getpid()  # marks of dead processes are removed, so runs of these tests are processes that live
+OTHER = os.getppid()
+
+
+async def until(true: Callable[[], object], within_s: float = 10.0) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "the condition never came"
+        await asyncio.sleep(0.002)
+
+
+class Attached:
+    """A run's coordinator, and one worker of it."""
+
+    def __init__(self, entry: Entry, run: int, rpm: int = 0, tpm: int = 0, *, token: str = "") -> None:
+        self.heard: list[Message] = []
+        self.times: list[float] = []
+        self.dear: list[int] = []
+        self.entry, self.run, self.token = entry, run, token or entry.token
+        self.link = Spoke(entry.socket, message_bytes_max=100_000)
+        self.link.listen(asyncio.get_running_loop(), self.heard.append)
+        entry.register(run)
+        self.declare(rpm, tpm)
+        self.client = LimiterClient(
+            entry.socket, self.token, 0, self._granted, run=run, on_too_dear=self._too_dear
+        )
+        self.client.start(asyncio.get_running_loop())
+
+    def declare(self, rpm: int, tpm: int) -> None:
+        self.link.send(Attach(self.token, self.run, f"run {self.run}", rpm, tpm, 1.0))
+
+    def leave(self) -> None:
+        self.entry.unregister(self.run)
+        self.link.send(Leave())
+
+    def close(self) -> None:
+        self.client.close()
+        self.link.close(linger_ms=100)
+
+    @property
+    def gauge(self) -> Gauge:
+        return next(message for message in reversed(self.heard) if isinstance(message, Gauge))
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        return (self.gauge.rpm.limit, self.gauge.tpm.limit)
+
+    def _granted(self, count: int, generation: int) -> None:
+        self.times += [time.monotonic()] * count
+
+    def _too_dear(self, tpm: int) -> None:
+        self.dear.append(tpm)
+        self.client.drop_queue()
+
+
+def serve(
+    entry: Entry, body: Callable[[LimiterServer], Awaitable[None]], **settings: object
+) -> LimiterServer:
+    """Run ``body`` beside a limiter until the limiter ends by itself."""
+
+    async def both() -> LimiterServer:
+        entry.make()
+        server = LimiterServer(LimiterSettings(folder=str(entry.path), **settings))  # type: ignore[arg-type]
+        serving = asyncio.ensure_future(server.run())
+        await body(server)
+        await asyncio.wait_for(serving, 5)
+        return server
+
+    return asyncio.run(both())
+
+
+@pytest.fixture
+def entry(limiter_dir: Path) -> Entry:
+    return Entry(limiter_dir / "q")
+
+
+def test_it_lives_as_long_as_any_run_and_ends_at_once_when_the_last_leaves(entry: Entry) -> None:
+    async def body(server: LimiterServer) -> None:
+        one, other = Attached(entry, RUN, 6_000), Attached(entry, OTHER, 6_000)
+        one.client.need(5)
+        await until(lambda: one.times and other.heard)
+        one.leave()
+        await asyncio.sleep(0.1)
+        assert not server.ended.done()
+        other.client.need(5)
+        await until(lambda: other.times)
+        other.leave()
+        await until(server.ended.done, 0.5)
+        one.close()
+        other.close()
+
+    serve(entry, body, rpm=6_000)
+    assert entry.info() is None
+    assert not entry.socket.exists()
+    left = entry.left()
+    assert left is not None
+    assert sum(amount for _, amount in left[0].requests) == 2
+    assert sum(amount for _, amount in left[0].tokens) == 10
+
+
+def test_it_ends_when_the_runs_died_without_a_word(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 6_000)
+        await until(lambda: one.heard)
+        await asyncio.sleep(0.2)
+        assert not server.ended.done()
+        entry.unregister(RUN)  # as a look at a dead process would
+        await until(server.ended.done, 2.0)
+        one.close()
+
+    serve(entry, body, rpm=6_000)
+
+
+def test_what_was_sent_in_the_last_minute_counts_though_another_limiter_granted_it(entry: Entry) -> None:
+    async def spend(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 60)
+        one.client.need(0)
+        one.client.need(0)
+        await until(lambda: len(one.times) == 2)
+        one.leave()
+        await until(server.ended.done)
+        one.close()
+
+    async def look(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 60)
+        one.link.send(Inspect(one.token))
+        await until(lambda: any(isinstance(message, Report) for message in one.heard))
+        report = next(message for message in one.heard if isinstance(message, Report))
+        assert report.used_requests == 2
+        one.leave()
+        one.close()
+
+    serve(entry, spend, rpm=60)
+    left = entry.left()
+    assert left is not None
+    serve(entry, look, rpm=60, memory=left[0], gone_s=left[1])
+
+
+def test_a_full_minute_of_another_limiter_lets_nothing_pass(entry: Entry) -> None:
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 600)
+        one.client.need(0)
+        await asyncio.sleep(0.4)
+        assert not one.times
+        one.leave()
+        one.close()
+
+    serve(entry, body, rpm=600, memory=Memory([(0, 600)], [(0, 0)], 0, 0.0))
+
+
+def test_a_run_with_a_lower_limit_lowers_it_for_all_until_it_leaves(entry: Entry) -> None:
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 6_000)
+        await until(lambda: one.heard)
+        other = Attached(entry, OTHER, 600, 1_000)
+        await until(lambda: one.limits == (600, 1_000))
+        assert one.gauge.rpm == (600, 600, f"run {OTHER}", 6_000, f"run {RUN}")
+        other.leave()
+        await until(lambda: one.limits == (6_000, 0))
+        one.leave()
+        one.close()
+        other.close()
+
+    serve(entry, body, rpm=6_000)
+
+
+def test_a_call_that_became_too_dear_is_told_and_the_others_go_on(entry: Entry) -> None:
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 0, 60_000)
+        await until(lambda: one.heard)
+        other = Attached(entry, OTHER, 0, 1_000)
+        await until(lambda: one.limits == (0, 1_000))
+        one.client.need(2_000)
+        await until(lambda: one.dear == [1_000])
+        one.client.need(1)
+        await until(lambda: len(one.times) == 1)
+        for run in (one, other):
+            run.leave()
+            run.close()
+
+    serve(entry, body, tpm=60_000)
+
+
+def test_after_a_death_the_lower_limit_holds_until_its_run_is_back(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 0.5)
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 6_000)
+        await until(lambda: one.heard)
+        assert one.limits == (600, 0)
+        await until(lambda: one.limits == (6_000, 0), 3.0)
+        one.leave()
+        one.close()
+
+    serve(entry, body, rpm=6_000, rpm_now=600, largest=1)
+
+
+def test_a_report_says_all_about_the_quota_and_its_runs_to_who_knows_the_token(entry: Entry) -> None:
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 600, 5_000)
+        stranger = Attached(entry, OTHER, token="guessed")
+        one.client.need(100)
+        await until(lambda: one.times)
+        stranger.link.send(Inspect("guessed"))
+        one.link.send(Inspect(one.token))
+        await until(lambda: any(isinstance(message, Report) for message in one.heard))
+        report = next(message for message in one.heard if isinstance(message, Report))
+        assert (report.origin, report.model, report.rpm, report.tpm) == ("http://h", "m", 600, 5_000)
+        assert (report.used_requests, report.used_tokens, report.waiting) == (1, 100, 0)
+        (run,) = report.runs
+        assert (run.pid, run.workers, run.granted_requests, run.granted_tokens) == (RUN, 1, 1, 100)
+        await until(lambda: server.refused >= 3)
+        assert not any(isinstance(message, Report) for message in stranger.heard)
+        entry.unregister(OTHER)
+        one.leave()
+        one.close()
+        stranger.close()
+
+    serve(entry, body, rpm=600, tpm=5_000, origin="http://h", model="m")
+
+
+def test_who_replaces_it_finds_the_largest_limits_of_its_last_minute_and_a_charge_at_least_as_large(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry.make()
+    standing = Standing(entry, "http://h", "m", rpm=6_000, tpm=0, largest=0)
+    standing.granting(700)
+    found = entry.info()
+    assert found is not None
+    assert (found.rpm, found.tpm, found.largest) == (6_000, 0, 1_024)
+    standing.tick(busy=False)
+    assert standing.info.busy is False
+    standing.granting(700)  # the first grant after a rest is announced before it is made
+    assert standing.info.busy is True
+    standing.limits(600, 1_000)
+    found = entry.info()
+    assert found is not None
+    assert (found.rpm, found.tpm, found.rpm_now, found.tpm_now) == (
+        6_000,
+        0,
+        600,
+        1_000,
+    )  # 0: no limit at all
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+    standing.tick(busy=True)
+    found = entry.info()
+    assert found is not None
+    assert (found.rpm, found.tpm, found.largest) == (600, 1_000, 1_024)
