@@ -1,7 +1,7 @@
 """The limiter's decisions: whose calls pass, under which limits, and when to look again. No socket, timer or clock.
 
 Rules of this file:
-1. Whether a call may pass is asked of ``core.bucket``; this file only decides whose.
+1. Whether a call may pass is asked of ``core.quota``; this file only decides whose.
 2. Runs share the quota by demand and weight, a run's workers share its part; who had least so far comes first. A
    worker's calls pass in its own order, and its whole turn is one message.
 3. A granted permit is spent, whatever becomes of the worker. Nothing is ever handed back.
@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from engine.core.bucket import Quota
+from engine.core.quota import Quota
 from engine.wire.messages import Attach, AttachedRun, Bound, Grant, Join, Joined, Need
 
 QUEUE_MAX = 1_000_000  # calls of one worker that may wait

@@ -21,8 +21,8 @@ from typing import Final, TypeVar
 import msgspec
 import psutil
 
-from engine.core.bucket import Memory
 from engine.core.errors import CannotStart
+from engine.core.quota import Memory
 from engine.credentials import Secret, digest_of
 
 PERIOD_S: Final = 62.0  # what a quota remembers, and a little

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.core.bucket import Memory, Quota
+from engine.core.quota import Memory, Quota
 from engine.limiter.desk import Desk, Unwanted
 from engine.limiter.registry import Entry
 from engine.limiter.standing import Standing

@@ -13,8 +13,8 @@ import pytest
 from engine.coordinator import limiting as module
 from engine.coordinator.limiting import NO_BOUND, Declared, Limiting
 from engine.coordinator.supervise import backoff_s
-from engine.core.bucket import Memory
 from engine.core.errors import CannotStart
+from engine.core.quota import Memory
 from engine.limiter.registry import Entry, Info, boot_id, born
 from engine.wire.messages import VERSION, Bound, Gauge
 

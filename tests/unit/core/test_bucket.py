@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from engine.core.bucket import Bucket, Quota
+from engine.core.bucket import Bucket
 from engine.core.pace import RAMP_S, Pace
+from engine.core.quota import Quota
 from engine.core.window import Window
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.core.bucket import Quota
+from engine.core.quota import Quota
 from engine.limiter.desk import Desk, Unwanted
 from engine.wire.messages import Attach, Grant, Join, Need
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.core.bucket import Memory
 from engine.core.errors import CannotStart
+from engine.core.quota import Memory
 from engine.credentials import Secret
 from engine.limiter import registry
 from engine.limiter.registry import Entry, Info, Registry, boot_id, born, seconds_since

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.core.bucket import Memory
+from engine.core.quota import Memory
 from engine.limiter import server as module
 from engine.limiter.client import LimiterClient
 from engine.limiter.registry import Entry
