@@ -26,7 +26,7 @@ def ctl(output: Path, *words: str) -> Run:
 
 
 def test_a_run_obeys_within_a_second(tmp_path: Path) -> None:
-    source, output = write_rows(tmp_path / "in.jsonl", 2500), tmp_path / "out.jsonl"
+    source, output = write_rows(tmp_path / "in.jsonl", 1500), tmp_path / "out.jsonl"
     limit = QuotaSettings(kind="sliding", rpm=18_000)
     with MockProcess(MockSettings(latency="50ms", quota=(limit,))) as mock:
         flags = ask_flags(mock.base_url, source, output, "--procs", "3", "--rpm", "6000")
@@ -60,9 +60,9 @@ def test_a_run_obeys_within_a_second(tmp_path: Path) -> None:
         nobody = ctl(output, "pause")
         assert nobody.wait() == 2
         assert "No run is running" in nobody.err
-        assert Run(*flags, "--rpm", "18000").summary()["ok"] == 2500
+        assert Run(*flags, "--rpm", "18000").summary()["ok"] == 1500
         assert mock.stats()["replies_repeated"] == 0
-    assert [record["id"] for record in read_rows(output)] == list(range(2500))
+    assert [record["id"] for record in read_rows(output)] == list(range(1500))
 
 
 def test_only_who_reads_the_private_folder_can_steer(tmp_path: Path) -> None:
