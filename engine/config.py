@@ -65,7 +65,8 @@ class Job:
     tpm: int | None = None
     share: float = 1.0  # the weight of this run's part where several share a quota
     limiter_dir: str = ""  # where the limiters of this machine are found; "" for the usual folder
-    in_flight: int = 512  # total over all workers
+    in_flight: int = 512  # total over all workers, at most
+    in_flight_auto: bool = False  # begin with few, and find by trying how many the endpoint takes
     retries: int = 5
     max_failures: str = ""  # "", "N" or "P%"
     rows: int | None = None  # --rows

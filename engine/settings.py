@@ -25,7 +25,7 @@ from engine.core.model import Target
 from engine.credentials import AuthHeader, names_secret, secret_from_environment, secret_header
 from engine.formats.detect import detect
 from engine.providers import PROVIDERS, make_provider, provider_class
-from engine.settingtable import SETTINGS
+from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS
 from engine.steps.schema import parse_schema
 
 PREFIX = "ENGINE_"
@@ -77,7 +77,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         tpm=values["tpm"],
         share=values["share"],
         limiter_dir=values["limiter_dir"],
-        in_flight=values["in_flight"],
+        **in_flight_of(values["in_flight"]),
         retries=values["retries"],
         max_failures=values["max_failures"],
         rows=values["rows"],
@@ -98,6 +98,13 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
 def flag_name(name: str) -> str:
     """``max_tokens`` is ``--max-tokens``."""
     return "--" + name.replace("_", "-")
+
+
+def in_flight_of(value: int | str) -> dict[str, Any]:
+    """The fields of a Job that ``--in-flight`` sets."""
+    if value == "auto":
+        return {"in_flight": IN_FLIGHT_AUTO_MAX, "in_flight_auto": True}
+    return {"in_flight": value, "in_flight_auto": False}
 
 
 def timeouts_of(timeout_s: float) -> Timeouts:

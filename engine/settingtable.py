@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-IN_FLIGHT_DEFAULT = 512
+IN_FLIGHT_AUTO_MAX = 4096  # what is adaptive may grow up to here
 
 
 def _text(value: Any) -> str:
@@ -76,8 +76,8 @@ def _share(value: Any) -> float:
     return number
 
 
-def _in_flight(value: Any) -> int:
-    return IN_FLIGHT_DEFAULT if str(value).strip().lower() == "auto" else _count(value)
+def _in_flight(value: Any) -> int | str:
+    return "auto" if str(value).strip().lower() == "auto" else _count(value)
 
 
 def _pairs(value: Any) -> list[str]:
@@ -155,7 +155,7 @@ SETTINGS: dict[str, Setting] = {
     "tpm": Setting(_rate),
     "share": Setting(_share, 1.0),
     "limiter_dir": Setting(_text, ""),
-    "in_flight": Setting(_in_flight, IN_FLIGHT_DEFAULT),
+    "in_flight": Setting(_in_flight, "auto"),
     "timeout": Setting(_seconds, 300.0),
     "retries": Setting(_from_zero, 5),
     "max_failures": Setting(_failures, ""),

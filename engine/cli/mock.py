@@ -28,7 +28,9 @@ def mock_command(
     quota: Annotated[
         list[str] | None, typer.Option(help="sliding, bucket, second or minute; all given ones hold.")
     ] = None,
-    capacity: Annotated[int, typer.Option(help="Requests at once; 0 is any number.")] = 0,
+    capacity: Annotated[
+        str, typer.Option(help="Requests at once; 0 is any number; 50,20:200 is 200 after 20 s.")
+    ] = "0",
     fault: Annotated[list[str] | None, typer.Option(help="NAME[=PROBABILITY][,key=value...]")] = None,
     answer: Annotated[
         str, typer.Option(help="Template of every answer: {id} and {prompt} are replaced.")
@@ -37,7 +39,7 @@ def mock_command(
 ) -> int:
     """Serve OpenAI's, Azure's, Anthropic's and Ollama's APIs from this machine."""
     from engine.core.errors import UsageError
-    from engine.mock.settings import MockSettings, QuotaSettings, parse_fault
+    from engine.mock.settings import MockSettings, QuotaSettings, parse_capacity, parse_fault
 
     try:
         limits = [QuotaSettings(kind=kind, rpm=rpm, tpm=tpm) for kind in quota or ["sliding"]]
@@ -46,7 +48,8 @@ def mock_command(
             port=port,
             latency=latency,
             quota=tuple(limits) if rpm is not None or tpm is not None else (),
-            capacity=capacity,
+            capacity=parse_capacity(capacity)[0],
+            capacity_steps=parse_capacity(capacity)[1],
             faults=tuple(parse_fault(text) for text in fault or ()),
             answer=answer,
             seed=seed,

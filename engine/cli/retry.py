@@ -69,14 +69,14 @@ retry_command.__doc__ = f"{retry_command.__doc__}\n\n{_EXAMPLES}"
 
 _TARGET = ("model", "base_url", "max_tokens", "temperature")
 _STEP = ("prompt", "system")
-_JOB = ("retries", "max_failures", "rpm", "tpm", "in_flight", "procs", "api_key_env", "ca_file")
-_OTHERS = ("prompt_file", "timeout")
+_JOB = ("retries", "max_failures", "rpm", "tpm", "share", "procs", "api_key_env", "ca_file")
+_OTHERS = ("prompt_file", "timeout", "in_flight")
 
 
 def correct(job: Any, changes: list[str]) -> Any:
     """``job`` with ``NAME=VALUE`` settings replaced, each read as the flag of that name. Raises UsageError."""
     from engine.core.errors import UsageError
-    from engine.settings import flag_name, read_prompt_file, timeouts_of
+    from engine.settings import flag_name, in_flight_of, read_prompt_file, timeouts_of
     from engine.settingtable import SETTINGS
 
     for change in changes:
@@ -97,6 +97,8 @@ def correct(job: Any, changes: list[str]) -> Any:
             job = replace(job, step=replace(job.step, **{name: value}))
         elif name == "prompt_file":
             job = replace(job, step=replace(job.step, prompt=read_prompt_file(value)))
+        elif name == "in_flight":
+            job = replace(job, **in_flight_of(value))
         elif name == "timeout":
             job = replace(job, timeouts=timeouts_of(value))
         else:

@@ -75,7 +75,7 @@ def run_command(
         str | None, typer.Option(help="Where this machine's limiters are found (/tmp/engine-limiters-UID).")
     ] = None,
     in_flight: Annotated[
-        str | None, typer.Option(help="Requests under way at once, over all workers (512).")
+        str | None, typer.Option(help="Requests under way at once, over all workers (auto).")
     ] = None,
     timeout: Annotated[str | None, typer.Option(help="Seconds a request may take (300).")] = None,
     retries: Annotated[str | None, typer.Option(help="Repeats per row, re-asks included (5).")] = None,

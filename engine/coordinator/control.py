@@ -86,5 +86,7 @@ def _parsed(words: list[str]) -> dict[str, int]:
             read: Any = SETTINGS[name].read(text)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{word} cannot be used: {error}.") from None
+        if read == "auto":
+            raise UsageError(f"{word} cannot be set on a run that runs: give a number.")
         values[name] = read
     return values

@@ -222,10 +222,11 @@ class _Runner:
         if job.in_flight <= per_worker * workers:
             return job
         fitting = per_worker * workers
-        self._note(
-            f"{job.in_flight} requests in flight need more open files than the limit of {allowed} per process allows; "
-            f"going on with {fitting}. Raise the hard limit (ulimit -Hn) to have more"
-        )
+        if not job.in_flight_auto:
+            self._note(
+                f"{job.in_flight} requests in flight need more open files than the limit of {allowed} per process "
+                f"allows; going on with {fitting}. Raise the hard limit (ulimit -Hn) to have more"
+            )
         return replace(job, in_flight=fitting)
 
     # --- after it -----------------------------------------------------------------------------------------

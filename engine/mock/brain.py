@@ -115,7 +115,10 @@ class Brain:
             return quota_refused(
                 shape, route.style, refusal, question.model, levels, with_ms=settings.retry_after_ms
             )
-        if settings.capacity and log.in_flight > settings.capacity:
+        capacity = settings.capacity
+        if settings.capacity_steps:
+            capacity = settings.capacity_after(now - log.arrivals[0] if log.arrivals else 0.0)
+        if capacity and log.in_flight > capacity:
             return error_reply(shape, settings.capacity_status)
         good = self._speak(route, question, levels, finish)
         if route.style == "anthropic" and self._quota:

@@ -99,6 +99,9 @@ class MockSettings:
     charge: str = "auto"  # how tokens are charged: openai, azure, anthropic; auto goes by the path
     retry_after_ms: bool = False  # OpenAI-style 429s carry retry-after-ms too (Azure's always do)
     capacity: int = 0  # requests at once; 0: any number
+    capacity_steps: tuple[
+        tuple[float, int], ...
+    ] = ()  # other capacities, from so many seconds after the first request
     capacity_status: int = 429  # or 503
     faults: tuple[FaultRule, ...] = ()
     seed: int = 0
@@ -126,9 +129,29 @@ class MockSettings:
         _refuse_unless(shape in SHAPES, f"error shape {self.error_shape!r}: use {', '.join(SHAPES[1:])}")
         object.__setattr__(self, "error_shape", shape)
 
+    def capacity_after(self, seconds: float) -> int:
+        """How many requests at once are taken so long after the first one; 0: any number."""
+        capacity = self.capacity
+        for since_s, step in self.capacity_steps:
+            if seconds >= since_s:
+                capacity = step
+        return capacity
+
     def as_json(self) -> bytes:
         """One line of JSON that ``settings_from`` reads back."""
         return msgspec.json.encode(self)
+
+
+def parse_capacity(text: str) -> tuple[int, tuple[tuple[float, int], ...]]:
+    """``50`` or, changing with the seconds since the first request, ``50,20:200,40:20``. Raises ValueError."""
+    first, *later = text.split(",")
+    try:
+        steps = [(float(since), int(step)) for since, step in (part.split(":") for part in later)]
+        capacity = int(first)
+    except ValueError:
+        raise ValueError(f"capacity {text!r}: use a number, or like 50,20:200,40:20") from None
+    _refuse_unless(min([capacity, *(step for _, step in steps)]) >= 0, f"capacity {text!r} is negative")
+    return capacity, tuple(sorted(steps))
 
 
 def _refuse_unless(holds: bool, sentence: str) -> None:

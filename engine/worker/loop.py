@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from engine.core.concurrency import Concurrency
+from engine.core.concurrency import START, Concurrency
 from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
 from engine.core.model import Failure, Reply
 from engine.core.retry import RetryBudget
@@ -85,7 +85,7 @@ class Worker:
         self._in_flight = 0
         self._share = 0
         self._gate = 0
-        self._concurrency = Concurrency(1)
+        self._concurrency: Concurrency | None = None  # until the coordinator says how many
         self._budget = RetryBudget(share=1.0 / max(1, min(job.procs, job.in_flight)))
         self._outcomes: list[OutcomeLine] = []
         self._tally = TallyBook()
@@ -162,12 +162,21 @@ class Worker:
     def _tune(self, in_flight: int, gate: int) -> None:
         if in_flight != self._share:
             self._share = in_flight
-            self._concurrency.retune(max(1, in_flight))
+            self._retune(max(1, in_flight))
         self._gate = gate
         if gate == 0 or self._executor.any_too_large(self._queues.queued):
             self._call_back()
         self._pump()
         self._want()
+
+    def _retune(self, ceiling: int) -> None:
+        if self._concurrency is not None:
+            self._concurrency.retune(ceiling)
+            return
+        job = self._settings.job
+        workers = max(1, min(job.procs, job.in_flight))
+        start = max(1, START // workers) if job.in_flight_auto else ceiling
+        self._concurrency = Concurrency(ceiling, start, workers=workers, place=self._settings.slot)
 
     def _call_back(self) -> None:
         """What waits for permits waits here instead: none is to go now, or not all can."""
@@ -197,6 +206,8 @@ class Worker:
     # --- from row to request ------------------------------------------------------------------------------
 
     def _limit(self) -> int:
+        if self._concurrency is None:
+            return 0
         limit = min(self._share, self._concurrency.limit)
         return limit if self._gate < 0 else min(limit, self._gate)
 
@@ -243,7 +254,9 @@ class Worker:
     def _launch(self, run: RowRun) -> None:
         self._in_flight += 1
         self._demand.launched()
-        self._concurrency.on_start()
+        concurrency = self._concurrency
+        assert concurrency is not None  # without it nothing is launched
+        concurrency.on_start()
         self._slots.send(run)
 
     def _landed(self, run: RowRun, result: Reply | Failure, started: float) -> None:
@@ -256,11 +269,14 @@ class Worker:
         charge = run.call.charge
         next_step, failure = self._executor.absorb(run, result)
         self._budget.on_call(now)
-        if failure is None:
-            self._concurrency.on_reply(Signal.NONE, started, now)
-        else:
-            self._concurrency.on_reply(POLICY[failure.kind].signal, started, now)
+        signal = Signal.NONE
+        if failure is not None:
+            signal = POLICY[failure.kind].signal
+            if signal is Signal.PAUSE and self._limiter is None:
+                signal = Signal.CUT  # no quota will pause: what is refused is refused for being too many
             self._heed(failure, run)
+        if self._concurrency is not None:
+            self._concurrency.on_reply(signal, started, now)
         tally = self._tally
         tally.count(
             repeated=repeated,
@@ -315,6 +331,8 @@ class Worker:
         elapsed = max(now - self._last_tick, 1e-3)
         self._last_tick = now
         self._demand.passed(elapsed)
+        if self._concurrency is not None:
+            self._concurrency.tick(now)
         self._queues.wake(now, self._budget)
         if now - self._last_swept >= SWEEP_S:
             self._last_swept = now

@@ -87,16 +87,15 @@ def test_a_weight_of_three_gets_three_quarters(tmp_path: Path) -> None:
 def test_a_lower_limit_of_another_run_holds_and_both_are_told(tmp_path: Path) -> None:
     lower = QuotaSettings(kind="second", rpm=3_000, tolerance=0.3)
     with MockProcess(MockSettings(latency="50ms", quota=(lower,))) as mock:
-        low = start(mock, tmp_path, "low", 150, "--rpm", "3000")
+        low = start(mock, tmp_path, "low", 2_000, "--rpm", "3000")
         until(lambda: mock.stats()["ok"] > 10)
-        high = start(mock, tmp_path, "high", 60, "--rpm", str(RPM))
-        free = start(mock, tmp_path, "free", 30)
-        assert low.summary()["ok"] == 150
-        high.kill(signal.SIGINT)
-        free.kill(signal.SIGINT)
-        for one in (high, free):
-            one.wait()
+        high = start(mock, tmp_path, "high", 2_000, "--rpm", str(RPM))
+        free = start(mock, tmp_path, "free", 2_000)
+        until(lambda: len(granted(tmp_path)) == 3 and min(granted(tmp_path).values()) > 20)
         assert mock.stats()["throttled"] == 0
+        for one in (free, high, low):
+            one.kill(signal.SIGINT)
+            one.wait()
     for one in (low, high):
         assert "12,000" in one.err
         assert "3,000" in one.err

@@ -34,7 +34,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
         9,
         800,
         70.0,
-        512,
+        4096,
     )
     sources = [made.origins[name].source.split(" ")[0] for name in ("retries", "rpm", "timeout", "in_flight")]
     assert sources == ["flag", "environment", "job", "default"]

@@ -9,7 +9,7 @@ from mockclient import chat, exchange, post, served
 
 from engine.mock.answers import expected_answer
 from engine.mock.server import MockServer
-from engine.mock.settings import MockSettings, QuotaSettings, parse_fault
+from engine.mock.settings import MockSettings, QuotaSettings, parse_capacity, parse_fault
 
 
 def test_an_answer_depends_on_its_prompt_and_on_nothing_else() -> None:
@@ -118,6 +118,23 @@ def test_beyond_its_capacity_it_refuses() -> None:
             return sorted(replies[0][0] for replies in found)
 
     assert asyncio.run(run()) == [200, 200, 200, 429, 429]
+
+
+def test_its_capacity_may_change_with_time() -> None:
+    settings = MockSettings(capacity=50, capacity_steps=((20.0, 200), (40.0, 20)))
+    assert [settings.capacity_after(at) for at in (0.0, 19.9, 20.0, 39.0, 41.0)] == [50, 50, 200, 200, 20]
+    assert parse_capacity("50,40:20,20:200") == (settings.capacity, settings.capacity_steps)
+    assert parse_capacity("7") == (7, ())
+    for wrong in ("x", "5,6", "5,1:x", "-1", "5,1:-1"):
+        with pytest.raises(ValueError, match="capacity"):
+            parse_capacity(wrong)
+
+    async def run() -> list[int]:
+        async with MockServer(MockSettings(latency="20ms", capacity=9, capacity_steps=((0.0, 2),))) as server:
+            found = await asyncio.gather(*(exchange(server.port, chat(str(n))) for n in range(4)))
+            return sorted(replies[0][0] for replies in found)
+
+    assert asyncio.run(run()) == [200, 200, 429, 429]
 
 
 def test_garbage_is_refused_and_the_connection_closed() -> None:
