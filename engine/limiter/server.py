@@ -103,6 +103,7 @@ class LimiterServer:
         self._desk = Desk(self._quota, epoch=1 + int.from_bytes(os.urandom(6), "big"), hold_until=hold_until)
         self._hub = Hub(self._entry.socket, message_bytes_max=FRAME_BYTES_MAX)
         self._watchers: dict[bytes, int] = {}  # coordinators, and their process ids
+        self._lives: dict[int, int] = {}  # descriptors that tell of their deaths, where the kernel does
         self._turn: asyncio.TimerHandle | None = None
         self._beats: asyncio.TimerHandle | None = None
         self._gauges: asyncio.TimerHandle | None = None
@@ -124,6 +125,9 @@ class LimiterServer:
             for timer in (self._turn, self._beats, self._gauges, self._look_handle):
                 if timer is not None:
                     timer.cancel()
+            for run in list(self._lives):
+                self._loop.remove_reader(self._lives[run])
+                os.close(self._lives.pop(run))
             self._hub.close()
 
     # --- messages -----------------------------------------------------------------------------------------
@@ -155,6 +159,7 @@ class LimiterServer:
             self._hub.send(peer, self._desk.join(peer, message))
         elif isinstance(message, Attach):
             self._watchers[peer] = message.run
+            self._mind(message.run)
             self._desk.attach(message, self._loop.time())
             self._limits_changed()
         else:
@@ -191,7 +196,22 @@ class LimiterServer:
         else:
             self._reconsider()
 
+    def _mind(self, run: int) -> None:
+        """Hear of a run's death at once; where the kernel cannot tell, the next look finds out."""
+        if run in self._lives or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            descriptor = os.pidfd_open(run)
+        except OSError:
+            return  # it is gone already, or there are no descriptors left: a look will tell
+        self._lives[run] = descriptor
+        self._loop.add_reader(descriptor, self._gone, run)
+
     def _gone(self, run: int) -> None:
+        descriptor = self._lives.pop(run, -1)
+        if descriptor >= 0:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
         self._desk.detach(run, self._loop.time())
         self._entry.unregister(run)
         self._limits_changed()

@@ -132,6 +132,22 @@ def test_it_ends_when_the_runs_died_without_a_word(entry: Entry, monkeypatch: py
     serve(entry, body, rpm=6_000)
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system does not tell of deaths")
+def test_it_hears_of_a_death_at_once(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 60.0)
+
+    async def body(server: LimiterServer) -> None:
+        child = await asyncio.create_subprocess_exec("sleep", "60")
+        one = Attached(entry, child.pid, 6_000)
+        await until(lambda: one.heard)
+        child.kill()
+        await until(server.ended.done, 1.0)
+        await child.wait()
+        one.close()
+
+    serve(entry, body, rpm=6_000)
+
+
 def test_what_was_sent_in_the_last_minute_counts_though_another_limiter_granted_it(entry: Entry) -> None:
     async def spend(server: LimiterServer) -> None:
         one = Attached(entry, RUN, 60)
