@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.core.model import Target
+from engine.core.quota import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class Job:
     procs: int
     rpm: int | None = None
     tpm: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
+    learn_limits: bool = False  # take limits that are not given from the endpoint's reply headers
     share: float = 1.0  # the weight of this run's part where several share a quota
     limiter_dir: str = ""  # where the limiters of this machine are found; "" for the usual folder
     in_flight: int = 512  # total over all workers, at most
@@ -95,3 +99,8 @@ class Job:
             "output_format": self.output_format,
             "meta": self.meta,
         }
+
+
+def rates_of(job: Job) -> Rates:
+    """The limits that a job declares."""
+    return Rates(job.rpm or 0, job.tpm or 0, job.input_tpm or 0, job.output_tpm or 0)

@@ -22,6 +22,7 @@ import psutil
 from engine.config import Job, StepSettings, Timeouts
 from engine.core.errors import UsageError
 from engine.core.model import Target
+from engine.core.quota import Rates
 from engine.credentials import AuthHeader, names_secret, secret_from_environment, secret_header
 from engine.formats.detect import detect
 from engine.providers import PROVIDERS, make_provider, provider_class
@@ -73,8 +74,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         target=target,
         step=step,
         procs=values["procs"],
-        rpm=values["rpm"],
-        tpm=values["tpm"],
+        **limits_of({name: values[name] for name in Rates._fields}),
         share=values["share"],
         limiter_dir=values["limiter_dir"],
         **in_flight_of(values["in_flight"]),
@@ -98,6 +98,12 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
 def flag_name(name: str) -> str:
     """``max_tokens`` is ``--max-tokens``."""
     return "--" + name.replace("_", "-")
+
+
+def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:
+    """The fields of a Job that ``--rpm`` and its like set."""
+    limits = {name: None if value == "auto" else value for name, value in given.items()}
+    return {**limits, "learn_limits": "auto" in given.values()}
 
 
 def in_flight_of(value: int | str) -> dict[str, Any]:

@@ -61,12 +61,8 @@ def _switch(value: Any) -> bool:
         raise ValueError("yes or no is needed") from None
 
 
-def _rate(value: Any) -> int:
-    if str(value).strip().lower() == "auto":
-        raise ValueError(
-            "this version does not learn limits by itself; give the number from your provider's page"
-        )
-    return _count(value)
+def _rate(value: Any) -> int | str:
+    return "auto" if str(value).strip().lower() == "auto" else _count(value)
 
 
 def _share(value: Any) -> float:
@@ -153,6 +149,8 @@ SETTINGS: dict[str, Setting] = {
     "schema": Setting(_text),
     "rpm": Setting(_rate),
     "tpm": Setting(_rate),
+    "input_tpm": Setting(_rate),
+    "output_tpm": Setting(_rate),
     "share": Setting(_share, 1.0),
     "limiter_dir": Setting(_text, ""),
     "in_flight": Setting(_in_flight, "auto"),

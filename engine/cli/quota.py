@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from engine.core.quota import Rates
     from engine.limiter.registry import Entry, Info
     from engine.wire.messages import Report
 
 ANSWER_MAX_S = 1.0
+_WHAT = ("requests", "tokens", "input tokens", "output tokens")
 _EXAMPLES = """Examples:
 
 \b
@@ -83,18 +85,26 @@ def _plain(info: "Info", report: "Report | None") -> dict[str, object]:
         "pid": report.pid,
         "answers": True,
         "uptime_s": round(report.uptime_s, 1),
-        "rpm": report.rpm or None,
-        "tpm": report.tpm or None,
-        "requests_in_last_minute": report.used_requests,
-        "tokens_in_last_minute": report.used_tokens,
+        "rpm": report.limits.rpm or None,
+        "tpm": report.limits.tpm or None,
+        "limits": _named(report.limits),
+        "endpoint_says": _named(report.endpoint),
+        "requests_in_last_minute": report.used.rpm,
+        "tokens_in_last_minute": report.used.tpm,
+        "used_in_last_minute": report.used._asdict(),
         "waiting": report.waiting,
         "paused_s": round(report.paused_s, 1),
         "pauses": report.pauses,
-        "runs": [{**run._asdict(), "rpm": run.rpm or None, "tpm": run.tpm or None} for run in report.runs],
+        "runs": [{**run._asdict(), "declared": _named(run.declared)} for run in report.runs],
     }
 
 
+def _named(limits: "Rates") -> dict[str, int | None]:
+    return {name: limit or None for name, limit in limits._asdict().items()}
+
+
 def _lines(info: "Info", report: "Report | None") -> list[str]:
+    from engine.core.quota import RATE_NAMES
     from engine.observe.progress import duration
     from engine.observe.sanitise import sanitise
 
@@ -103,13 +113,20 @@ def _lines(info: "Info", report: "Report | None") -> list[str]:
         return [f"{name}: its limiter (process {info.pid}) does not answer within {ANSWER_MAX_S:g} s"]
     lines = [
         f"{name}: limiter process {report.pid}, up {duration(report.uptime_s)}",
-        f"  requests: {_use(report.used_requests, report.rpm)}",
-        f"  tokens:   {_use(report.used_tokens, report.tpm)}",
-        f"  waiting:  {report.waiting:,} calls; pauses so far: {report.pauses:,}"
+        *(
+            f"  {what + ':':14}{_use(used, limit)}"
+            for what, used, limit in zip(_WHAT, report.used, report.limits, strict=True)
+            if limit or (used and what in _WHAT[:2])
+        ),
+        f"  waiting:      {report.waiting:,} calls; pauses so far: {report.pauses:,}"
         + (f", paused for another {report.paused_s:.1f} s" if report.paused_s else ""),
     ]
     for run in report.runs:
-        declares = [f"{limit:,} {unit}" for limit, unit in ((run.rpm, "RPM"), (run.tpm, "TPM")) if limit]
+        declares = [
+            f"{limit:,} {unit}"
+            for limit, unit in zip(run.declared, RATE_NAMES.values(), strict=True)
+            if limit
+        ]
         lines.append(
             f"  {sanitise(run.label)}: declares {' and '.join(declares) or 'no limit'}, share {run.share:g}, "
             f"{run.workers} workers, {run.waiting:,} calls waiting, {run.granted_requests:,} granted"

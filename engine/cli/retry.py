@@ -69,14 +69,14 @@ retry_command.__doc__ = f"{retry_command.__doc__}\n\n{_EXAMPLES}"
 
 _TARGET = ("model", "base_url", "max_tokens", "temperature")
 _STEP = ("prompt", "system")
-_JOB = ("retries", "max_failures", "rpm", "tpm", "share", "procs", "api_key_env", "ca_file")
-_OTHERS = ("prompt_file", "timeout", "in_flight")
+_JOB = ("retries", "max_failures", "share", "procs", "api_key_env", "ca_file")
+_OTHERS = ("prompt_file", "timeout", "in_flight", "rpm", "tpm", "input_tpm", "output_tpm")
 
 
 def correct(job: Any, changes: list[str]) -> Any:
     """``job`` with ``NAME=VALUE`` settings replaced, each read as the flag of that name. Raises UsageError."""
     from engine.core.errors import UsageError
-    from engine.settings import flag_name, in_flight_of, read_prompt_file, timeouts_of
+    from engine.settings import flag_name, in_flight_of, limits_of, read_prompt_file, timeouts_of
     from engine.settingtable import SETTINGS
 
     for change in changes:
@@ -97,6 +97,9 @@ def correct(job: Any, changes: list[str]) -> Any:
             job = replace(job, step=replace(job.step, **{name: value}))
         elif name == "prompt_file":
             job = replace(job, step=replace(job.step, prompt=read_prompt_file(value)))
+        elif name.endswith("pm"):
+            fields = limits_of({name: value})
+            job = replace(job, **{**fields, "learn_limits": job.learn_limits or fields["learn_limits"]})
         elif name == "in_flight":
             job = replace(job, **in_flight_of(value))
         elif name == "timeout":

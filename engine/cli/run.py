@@ -66,8 +66,10 @@ def run_command(
     schema: Annotated[
         str | None, typer.Option(help="JSON schema file of the answer; its properties become columns.")
     ] = None,
-    rpm: Annotated[str | None, typer.Option(help="Requests per minute, over all workers.")] = None,
-    tpm: Annotated[str | None, typer.Option(help="Tokens per minute, over all workers.")] = None,
+    rpm: Annotated[str | None, typer.Option(help="Requests per minute; auto learns it from replies.")] = None,
+    tpm: Annotated[str | None, typer.Option(help="Tokens per minute; auto learns it from replies.")] = None,
+    input_tpm: Annotated[str | None, typer.Option(help="Of them in prompts, where counted apart.")] = None,
+    output_tpm: Annotated[str | None, typer.Option(help="Of them in answers, where counted apart.")] = None,
     share: Annotated[
         str | None, typer.Option(help="Weight among runs that share a quota on this machine (1).")
     ] = None,

@@ -51,6 +51,7 @@ def summary_of(
         if metrics.has_latencies
         else {},
         quota={"rpm_used": rpm, "tpm_used": tpm},
+        estimate=metrics.estimate,
         failures=failures,
         worker_deaths=ended.deaths,
         extrapolation=_extrapolation(plan, metrics, ended, now - began),

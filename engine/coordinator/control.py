@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from engine.coordinator.supervise import Supervisor
 from engine.core.errors import UsageError
+from engine.core.quota import Rates
 from engine.settingtable import SETTINGS
 from engine.wire.messages import Control, Controlled
 
-HELP = "Use one of: pause, resume, drain, set rpm=N tpm=N in-flight=N."
-_SETTABLE = ("rpm", "tpm", "in_flight")
+HELP = "Use one of: pause, resume, drain, set rpm=N tpm=N input-tpm=N output-tpm=N in-flight=N."
+_SETTABLE = (*Rates._fields, "in_flight")
 
 
 class Steered(Protocol):
@@ -65,9 +66,9 @@ class Controls:
 
     def _set(self, values: dict[str, int]) -> str:
         supervisor = self._session.supervisor
-        limits = {name: values[name] for name in ("rpm", "tpm") if name in values}
+        limits = {name: values[name] for name in Rates._fields if name in values}
         if limits:
-            supervisor.set_limits(**limits)
+            supervisor.set_limits(limits)
         if "in_flight" in values:
             supervisor.set_in_flight(values["in_flight"])
         self._session.tune()

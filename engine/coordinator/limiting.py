@@ -8,34 +8,39 @@ Rules of this file:
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from engine.core.errors import CannotStart
+from engine.core.quota import RATE_NAMES, Rates
 from engine.launchers.local import LocalLauncher, Process
 from engine.limiter.registry import PERIOD_S, Entry, Info, boot_id, born, seconds_since
 from engine.limiter.server import LimiterSettings
 from engine.wire.link import Spoke
-from engine.wire.messages import VERSION, Attach, Bound, Gauge, Leave, Message
+from engine.wire.messages import VERSION, Attach, Bound, Bounds, Gauge, Leave, Message
 
 LOOK_S: Final = 0.2  # between two looks at whether the limiter lives
 LOOK_FOR_OTHERS_S: Final = 1.0
 HEALTHY_S: Final = 30.0
 FAILURES_MAX: Final = 8
 _FRAME_BYTES_MAX: Final = 1024 * 1024
-NO_BOUND: Final = Bound()
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What this run asks for: its limits, 0 for none, and the weight of its part."""
+    """What this run asks for: its limits, the weight of its part, and whether others are to be learnt."""
 
-    rpm: int
-    tpm: int
+    rates: Rates
     share: float
+    learns: bool = False
+
+    @property
+    def needs_limiter(self) -> bool:
+        """Whether there is, or will be, anything to keep to."""
+        return self.learns or any(self.rates)
 
 
 class Limiting:
@@ -71,7 +76,7 @@ class Limiting:
         self._started = 0.0
         self._due = 0.0  # when to look, or to try, next
         self._gauge: Gauge | None = None
-        self._told = (NO_BOUND, NO_BOUND)
+        self._told = Bounds()
         self.hopeless = ""  # why the run should give up, one sentence
         self.socket: Path = entry.socket
         self.token = entry.token
@@ -81,17 +86,12 @@ class Limiting:
     @property
     def is_used(self) -> bool:
         """Whether calls need permits."""
-        return bool(self._declared.rpm or self._declared.tpm) or self._info is not None
+        return self._declared.needs_limiter or self._info is not None
 
     @property
-    def rpm(self) -> int | None:
-        """The limit on requests that holds now."""
-        return (self._declared.rpm if self._gauge is None else self._gauge.rpm.limit) or None
-
-    @property
-    def tpm(self) -> int | None:
-        """The limit on tokens that holds now."""
-        return (self._declared.tpm if self._gauge is None else self._gauge.tpm.limit) or None
+    def rates(self) -> Rates:
+        """The limits that hold now."""
+        return self._declared.rates if self._gauge is None else self._gauge.bounds.rates
 
     @property
     def largest(self) -> int:
@@ -103,9 +103,9 @@ class Limiting:
         """How long the quota's pause still lasts, as last told."""
         return 0.0 if self._gauge is None else self._gauge.paused_s
 
-    def declare(self, *, rpm: int | None = None, tpm: int | None = None) -> None:
-        """Other limits of this run from now on; None leaves one as it is."""
-        self._declared = Declared(rpm or self._declared.rpm, tpm or self._declared.tpm, self._declared.share)
+    def declare(self, limits: dict[str, int]) -> None:
+        """Other limits of this run from now on, by their names in ``Rates``."""
+        self._declared = replace(self._declared, rates=self._declared.rates._replace(**limits))
         self._due = 0.0
         self._attach()
 
@@ -173,13 +173,11 @@ class Limiting:
         if dead is not None and seconds_since(dead.at, dead.boot) > PERIOD_S:
             dead = None  # what it granted is past its minute
         left = None if dead is not None else self._entry.left()
-        rpm, tpm = self._declared.rpm, self._declared.tpm
+        declared = self._declared.rates
         settings = LimiterSettings(
             folder=str(self._entry.path),
-            rpm=rpm if dead is None else dead.rpm,
-            tpm=tpm if dead is None else dead.tpm,
-            rpm_now=rpm if dead is None else dead.rpm_now,
-            tpm_now=tpm if dead is None else dead.tpm_now,
+            limits=declared if dead is None else dead.limits,
+            limits_now=declared if dead is None else dead.limits_now,
             origin=self._origin,
             model=self._model,
             largest=0 if dead is None else max(1, dead.largest),
@@ -197,10 +195,8 @@ class Limiting:
             model=self._model,
             boot=boot_id(),
             at=asyncio.get_running_loop().time(),
-            rpm=settings.rpm,
-            tpm=settings.tpm,
-            rpm_now=settings.rpm_now,
-            tpm_now=settings.tpm_now,
+            limits=settings.limits,
+            limits_now=settings.limits_now,
             largest=settings.largest,
         )
         self._entry.write(info)
@@ -235,24 +231,28 @@ class Limiting:
     def _attach(self) -> None:
         if self._link is not None:
             declared = self._declared
-            self._link.send(
-                Attach(self.token, self._pid, self._label, declared.rpm, declared.tpm, declared.share)
-            )
+            self._link.send(Attach(self.token, self._pid, self._label, declared.rates, declared.share))
 
     def _heard(self, message: Message) -> None:
         if not isinstance(message, Gauge):
             return
-        before = (self.rpm, self.tpm)
+        before = self.rates
         self._gauge = message
-        told, self._told = self._told, (message.rpm, message.tpm)
-        self._tell("RPM", self._declared.rpm, message.rpm, told[0])
-        self._tell("TPM", self._declared.tpm, message.tpm, told[1])
-        if (self.rpm, self.tpm) != before:
+        told, self._told = self._told, message.bounds
+        for name, mine, bound, was in zip(
+            RATE_NAMES.values(), self._declared.rates, message.bounds, told, strict=True
+        ):
+            self._tell(name, mine, bound, was)
+        if self.rates != before:
             self._on_change()
 
     def _tell(self, name: str, mine: int, bound: Bound, told: Bound) -> None:
         """Say when runs do not agree, and when they do again. ``told``: what was heard before."""
         if (bound.limit, bound.highest) == (told.limit, told.highest):
+            return
+        if 0 < bound.endpoint == bound.limit and bound.endpoint != bound.lowest:
+            said = f"the endpoint allows {bound.limit:,} {name}, its replies say"
+            self._note(said + (f"; that is less than the {mine:,} of this run, and holds" if mine else ""))
             return
         where = "for the same key and model on this machine"
         if mine and bound.limit < mine:

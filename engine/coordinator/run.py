@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from engine.config import Job
+from engine.config import Job, rates_of
 from engine.coordinator.account import summary_of
 from engine.coordinator.embedded import is_embedded, start_mock
 from engine.coordinator.ended import Ended
@@ -81,7 +81,7 @@ class _Runner:
         self._began = began
         state = Path(self._job.state) if store is not None else None
         self._log = RunLog(state)
-        self._metrics = Metrics(began, rpm=self._job.rpm, tpm=self._job.tpm)
+        self._metrics = Metrics(began, rates_of(self._job))
         self._view = LiveView(plan, state, self._metrics, progress)
         self._sockets = _socket_folder()
 
@@ -171,7 +171,7 @@ class _Runner:
         entry = Registry(job.limiter_dir or default_folder()).entry(origin, model, all_secrets(self._auth))
         return Limiting(
             entry,
-            Declared(job.rpm or 0, job.tpm or 0, job.share),
+            Declared(rates_of(job), job.share, job.learn_limits),
             pid=os.getpid(),
             label=f"the run for {job.output if job.output != '-' else job.input} (process {os.getpid()})",
             origin=origin,

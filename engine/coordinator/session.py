@@ -236,14 +236,14 @@ class Session:
         return -1 if self._gate_open else child.gate
 
     def _tune(self, child: Child) -> None:
-        tpm = self.supervisor.tpm or 0
-        self._hub.send(child.peer, Tune(in_flight=child.in_flight, gate=self._gate_of(child), tpm=tpm))
+        rates = self.supervisor.limiting.rates
+        self._hub.send(child.peer, Tune(in_flight=child.in_flight, gate=self._gate_of(child), rates=rates))
 
     # --- engine ctl ---------------------------------------------------------------------------------------
 
     def tune(self) -> None:
         """Tell every worker what holds now."""
-        self.metrics.limits(self.supervisor.rpm, self.supervisor.tpm)
+        self.metrics.limits(self.supervisor.limiting.rates)
         for child in self.supervisor.children:
             if child.peer:
                 self._use_limiter(child)

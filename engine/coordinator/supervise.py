@@ -92,24 +92,14 @@ class Supervisor:
 
     # --- the limiter ------------------------------------------------------------------------------------------
 
-    @property
-    def rpm(self) -> int | None:
-        """The limit on requests that holds now."""
-        return self.limiting.rpm
-
-    @property
-    def tpm(self) -> int | None:
-        """The limit on tokens that holds now."""
-        return self.limiting.tpm
-
-    def set_limits(self, *, rpm: int | None = None, tpm: int | None = None) -> None:
+    def set_limits(self, limits: dict[str, int]) -> None:
         """Other limits from now on. Raises UsageError for one below a single call of this run."""
         largest = self.limiting.largest
-        if tpm is not None and tpm < largest:
+        if limits.get("tpm", largest) < largest:
             raise UsageError(
                 f"A single call cost {largest} tokens: with fewer a minute such a one could never pass."
             )
-        self.limiting.declare(rpm=rpm, tpm=tpm)
+        self.limiting.declare(limits)
 
     # --- starting ---------------------------------------------------------------------------------------------
 

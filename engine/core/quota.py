@@ -22,12 +22,28 @@ class Memory(NamedTuple):
 
     requests: list[tuple[int, int]]  # (slots ago, amount); a slot is a thousandth of the period
     tokens: list[tuple[int, int]]
+    tokens_in: list[tuple[int, int]]
+    tokens_out: list[tuple[int, int]]
     largest: int
     paused_s: float
 
 
+class Rates(NamedTuple):
+    """Amounts per minute: limits, where 0 is none, or what was used of them."""
+
+    rpm: int = 0
+    tpm: int = 0
+    input_tpm: int = 0
+    output_tpm: int = 0
+
+
+NO_RATES = Rates()
+RATE_NAMES = {"rpm": "RPM", "tpm": "TPM", "input_tpm": "input TPM", "output_tpm": "output TPM"}
+
+
 class Quota:
-    """The limits of one (endpoint, key, model): requests, tokens, both or neither, per period (60 s but for tests).
+    """The limits of one (endpoint, key, model): requests and tokens, those in and those out, per period (60 s but for
+    tests), any of them or none.
 
     What has no limit is counted all the same: should it get one, the last period counts against it.
 
@@ -38,7 +54,9 @@ class Quota:
     """
 
     __slots__ = (
+        "_input",
         "_now",
+        "_output",
         "_pace",
         "_requests",
         "_streak",
@@ -51,8 +69,10 @@ class Quota:
     def __init__(
         self,
         *,
-        rpm: int | None,
-        tpm: int | None,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        input_tpm: int | None = None,
+        output_tpm: int | None = None,
         now: float,
         period_s: float = 60.0,
         largest: int = 0,
@@ -60,6 +80,8 @@ class Quota:
     ) -> None:
         self._requests = Bucket(rpm, period_s, now)
         self._tokens = Bucket(tpm, period_s, now, credit=True)
+        self._input = Bucket(input_tpm, period_s, now, credit=True)
+        self._output = Bucket(output_tpm, period_s, now, credit=True)
         self._now = now
         self._pace = Pace()
         self._streak = 0
@@ -75,33 +97,36 @@ class Quota:
         return self._tokens.largest
 
     @property
-    def rpm(self) -> int | None:
-        """The limit on requests that holds now."""
-        return self._requests.limit
+    def rates(self) -> Rates:
+        """The limits that hold now."""
+        return Rates(*(bucket.limit or 0 for bucket in self._buckets))
 
-    @property
-    def tpm(self) -> int | None:
-        """The limit on tokens that holds now."""
-        return self._tokens.limit
-
-    def used(self, now: float) -> tuple[int, int]:
-        """Requests and tokens of the last period."""
+    def used(self, now: float) -> Rates:
+        """What passed in the last period."""
         if now > self._now:
             self._advance(now)
-        return self._requests.window.total, self._tokens.window.total
+        return Rates(*(bucket.window.total for bucket in self._buckets))
+
+    @property
+    def _buckets(self) -> tuple[Bucket, Bucket, Bucket, Bucket]:
+        return self._requests, self._tokens, self._input, self._output
 
     def inherit(self, largest: int) -> None:
         """A limiter before this one granted a charge of ``largest`` tokens; see ``Bucket.inherit``."""
         self._requests.inherit(1)
-        self._tokens.inherit(largest)
+        for bucket in (self._tokens, self._input, self._output):
+            bucket.inherit(largest)
 
     def memory(self, now: float) -> Memory:
         """All of the last period, for a quota that begins after this one."""
         if now > self._now:
             self._advance(now)
+        requests, tokens, into, out = (bucket.window.content() for bucket in self._buckets)
         return Memory(
-            self._requests.window.content(),
-            self._tokens.window.content(),
+            requests,
+            tokens,
+            into,
+            out,
             self._tokens.largest,
             self.paused_s(self._now),
         )
@@ -112,58 +137,82 @@ class Quota:
         Bounds: ``gone_s >= 0``; where it is not known, 0 is safe.
         """
         slots = int(gone_s / self._requests.window.slot_s)
-        self._requests.remember(memory.requests, slots)
-        self._tokens.remember(memory.tokens, slots)
+        for bucket, content in zip(self._buckets, memory[:4], strict=True):
+            bucket.remember(content, slots)
         self._tokens.largest = max(self._tokens.largest, memory.largest)
         if memory.paused_s > gone_s:
             self._pace.paused_until = self._now + memory.paused_s - gone_s
 
-    def retune(self, now: float, *, rpm: int | None, tpm: int | None) -> None:
+    def retune(
+        self,
+        now: float,
+        *,
+        rpm: int | None,
+        tpm: int | None,
+        input_tpm: int | None = None,
+        output_tpm: int | None = None,
+    ) -> None:
         """Other limits from ``now`` on; None for none. See ``Bucket.retune``. Raises ValueError for one below 1."""
-        for name, limit in (("rpm", rpm), ("tpm", tpm)):
+        limits = (rpm, tpm, input_tpm, output_tpm)
+        for name, limit in zip(RATE_NAMES.values(), limits, strict=True):
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} {limit} admits nothing")
         if now > self._now:
             self._advance(now)
-        if rpm != self._requests.limit:
-            self._requests.retune(rpm)
-        if tpm != self._tokens.limit:
-            self._tokens.retune(tpm)
+        for bucket, limit in zip(self._buckets, limits, strict=True):
+            if limit != bucket.limit:
+                bucket.retune(limit)
 
-    def impossible(self, tokens: int) -> bool:
+    def impossible(self, tokens: int, tokens_in: int = 0, tokens_out: int = 0) -> bool:
         """A call of that many tokens can never pass: it is dearer than a whole period."""
-        limit = self._tokens.limit
-        return limit is not None and tokens > limit
+        return is_too_dear(self.rates, tokens, tokens_in, tokens_out)
 
-    def share(self, requests: int, tokens: int) -> float:
+    def share(self, requests: int, tokens: int, tokens_in: int = 0, tokens_out: int = 0) -> float:
         """How long the limits need to refill what so many calls with so many tokens take, in seconds."""
-        return max(requests / self._requests.rate, tokens / self._tokens.rate)
+        return max(
+            requests / self._requests.rate,
+            tokens / self._tokens.rate,
+            tokens_in / self._input.rate,
+            tokens_out / self._output.rate,
+        )
 
-    def take(self, tokens: int, now: float) -> bool:
-        """Charge one call of ``tokens`` if it may be sent now. Bounds: ``tokens >= 0``."""
+    def take(self, tokens: int, now: float, tokens_in: int = 0, tokens_out: int = 0) -> bool:
+        """Charge one call of ``tokens``, so many of them in and out, if it may be sent now. Bounds: none below 0."""
         if now > self._now:
             self._advance(now)
-        requests, bucket = self._requests, self._tokens
-        if self._now < self._pace.paused_until or not requests.permits(1) or not bucket.permits(tokens):
+        requests, bucket, into, out = self._requests, self._tokens, self._input, self._output
+        if (
+            self._now < self._pace.paused_until
+            or not requests.permits(1)
+            or not bucket.permits(tokens)
+            or not into.permits(tokens_in)
+            or not out.permits(tokens_out)
+        ):
             self._wanted = True
             return False
         requests.spend(1)
         bucket.spend(tokens)
+        if tokens_in or tokens_out:
+            into.spend(tokens_in)
+            out.spend(tokens_out)
         self._wanted = False
         return True
 
-    def next_time(self, tokens: int, now: float) -> float:
-        """The time from which a call of ``tokens`` may pass if none passes before it; infinite if never."""
+    def next_time(self, tokens: int, now: float, tokens_in: int = 0, tokens_out: int = 0) -> float:
+        """The time from which such a call may pass if none passes before it; infinite if never."""
         if now > self._now:
             self._advance(now)
+        pace = self._pace
         return max(
             self._now,
-            self._pace.paused_until,
-            self._requests.permitted_at(1, self._pace, self._now),
-            self._tokens.permitted_at(tokens, self._pace, self._now),
+            pace.paused_until,
+            self._requests.permitted_at(1, pace, self._now),
+            self._tokens.permitted_at(tokens, pace, self._now),
+            self._input.permitted_at(tokens_in, pace, self._now),
+            self._output.permitted_at(tokens_out, pace, self._now),
         )
 
-    def settle(self, tokens: int, now: float) -> None:
+    def settle(self, tokens: int, now: float, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Correct the charges of calls that ended: positive charges more, negative gives back.
 
         Bounds: at most the limit more at once; never more back than the last period was charged. Only calls
@@ -171,10 +220,30 @@ class Quota:
         """
         if now > self._now:
             self._advance(now)
-        if tokens >= 0:
-            self._tokens.charge_more(tokens)
-        else:
-            self._tokens.give_back(-tokens, spendable=self._now >= self._pace.paused_until)
+        for bucket, amount in (
+            (self._tokens, tokens),
+            (self._input, tokens_in),
+            (self._output, tokens_out),
+        ):
+            if amount > 0:
+                bucket.charge_more(amount)
+            elif amount < 0:
+                bucket.give_back(-amount, spendable=self._now >= self._pace.paused_until)
+
+    def explain(self, used: Rates, now: float) -> Rates:
+        """The server counted so much in its last period; what of it nobody here was charged for counts from now on.
+
+        Somebody else uses the same key. 0 is nothing, or not known. Returns what was added.
+        """
+        if now > self._now:
+            self._advance(now)
+        added = []
+        for bucket, amount in zip(self._buckets, used, strict=True):
+            missing = max(0, amount - bucket.window.total) if bucket.limit is not None else 0
+            if missing:
+                bucket.charge_more(missing)
+            added.append(missing)
+        return Rates(*added)
 
     def throttled(self, wait_s: float | None, generation: int, jitter: float, now: float) -> bool:
         """A 429 came for a call of ``generation``; True when it begins a pause, False when it joins one.
@@ -199,7 +268,7 @@ class Quota:
         self.generation += 1
         self.pauses += 1
         pace.paused_until = max(until, pace.paused_until)
-        for bucket in (self._requests, self._tokens):
+        for bucket in self._buckets:
             bucket.level = min(bucket.level, 0.0)
             bucket.reserve = 0.0
         return True
@@ -212,4 +281,11 @@ class Quota:
         refill_s = self._pace.between(self._now, now)
         self._requests.advance(refill_s, now, wanted=self._wanted)
         self._tokens.advance(refill_s, now, wanted=self._wanted)
+        self._input.advance(refill_s, now, wanted=self._wanted)
+        self._output.advance(refill_s, now, wanted=self._wanted)
         self._now = now
+
+
+def is_too_dear(rates: Rates, tokens: int, tokens_in: int = 0, tokens_out: int = 0) -> bool:
+    """Whether a call costs more than a whole minute of some limit, so that it can never pass."""
+    return 0 < rates.tpm < tokens or 0 < rates.input_tpm < tokens_in or 0 < rates.output_tpm < tokens_out

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+from engine.core.quota import Rates
 from engine.wire.link import Spoke
 from engine.wire.messages import (
     Abandon,
@@ -24,6 +25,7 @@ from engine.wire.messages import (
     Joined,
     Message,
     Need,
+    Observed,
     Refuse,
     Rejoin,
     Throttled,
@@ -44,7 +46,7 @@ class LimiterClient:
     """One worker's queue at the limiter. All methods are to be called on the loop, after ``start``.
 
     ``on_grant(count, generation)``: the first ``count`` calls of the queue may be sent now. It is called on
-    the loop and may call ``need``. ``on_too_dear(tpm)``: the limit on tokens is lower than some call of the queue;
+    the loop and may call ``need``. ``on_too_dear(rates)``: a limit is lower than some call of the queue;
     it is to call ``drop_queue`` and to leave out such calls from now on. ``run``: the coordinator's process id.
     """
 
@@ -56,17 +58,17 @@ class LimiterClient:
         on_grant: Callable[[int, int], None],
         *,
         run: int,
-        on_too_dear: Callable[[int], None] = lambda tpm: None,
+        on_too_dear: Callable[[Rates], None] = lambda rates: None,
         largest: int = 0,
     ) -> None:
         self._link = Spoke(path, message_bytes_max=FRAME_BYTES_MAX)
         self._token, self._run, self._slot = token, run, slot
         self._on_grant = on_grant
         self._on_too_dear = on_too_dear
-        self._queue: deque[int] = deque()  # charges not yet granted, the oldest first
+        self._queue: deque[tuple[int, int, int]] = deque()  # costs of calls not yet granted, the oldest first
         self._given = 0  # the number of the first of them
         self._told = 0  # the number of the first the limiter has not heard of
-        self._settled = 0
+        self._settled = self._settled_in = self._settled_out = 0
         self._epoch = 0
         self._joined = False
         self._largest = largest
@@ -86,17 +88,23 @@ class LimiterClient:
         self._join()
         self._look_later()
 
-    def need(self, charge: int) -> None:
-        """One more call at the end of the queue, ready to be sent. Bounds: ``charge >= 0``."""
-        self._queue.append(charge)
+    def need(self, charge: int, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """One more call at the end of the queue, ready to be sent. Bounds: nothing below 0."""
+        self._queue.append((charge, tokens_in, tokens_out))
         self._flush_by(GATHER_S if self._told > self._given else GAP_S)
 
-    def settle(self, tokens: int) -> None:
-        """Charge ended calls more (positive) or give back (negative).
+    def observed(self, limits: Rates, used: Rates) -> bool:
+        """Reply headers said this. False where nobody was told."""
+        return self._joined and self._link.send(Observed(limits=limits, used=used))
+
+    def settle(self, tokens: int, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Charge ended calls more (positive) or give back (negative): by the provider's rule, in, and out.
 
         Only for calls granted within the last period may anything be given back.
         """
         self._settled += tokens
+        self._settled_in += tokens_in
+        self._settled_out += tokens_out
         self._flush_by(SETTLE_S)
 
     def throttled(self, wait_s: float | None, generation: int) -> None:
@@ -172,7 +180,7 @@ class LimiterClient:
                 self._look_later()
         elif isinstance(message, TooDear):
             if self._joined:
-                self._on_too_dear(message.tpm)
+                self._on_too_dear(message.rates)
         elif isinstance(message, Refuse):
             self.refused = message.reason
             self._joined = False
@@ -187,7 +195,7 @@ class LimiterClient:
             self._link.send(Abandon(upto=self._given))
         self._told = max(message.told, self._given)
         self._granted(message.given, message.generation)
-        if self._queue or self._settled:
+        if self._queue or self._has_settled:
             self._flush_by(0.0)
 
     def _granted(self, upto: int, generation: int) -> None:
@@ -196,7 +204,7 @@ class LimiterClient:
             return
         popleft = self._queue.popleft
         for _ in range(count):
-            charge = popleft()
+            charge, _, _ = popleft()
             if charge > self._largest:
                 self._largest = charge
         self._given += count
@@ -222,6 +230,10 @@ class LimiterClient:
         else:
             self._flush_handle = loop.call_soon(self._flush)
 
+    @property
+    def _has_settled(self) -> bool:
+        return bool(self._settled or self._settled_in or self._settled_out)
+
     def _flush(self) -> None:
         assert self._loop is not None
         self._flush_handle = None
@@ -231,14 +243,26 @@ class LimiterClient:
         if self._told == self._given:
             self._heard_at = now  # the limiter owed us no word until now
         known = self._told - self._given
-        charges = list(islice(self._queue, known, known + CHARGES_MAX))
-        if not charges and not self._settled:
+        costs = list(islice(self._queue, known, known + CHARGES_MAX))
+        if not costs and not self._has_settled:
             return
-        if not self._link.send(Need(first=self._told, charges=charges, settled=self._settled)):
+        need = Need(
+            first=self._told,
+            charges=[charge for charge, _, _ in costs],
+            settled=self._settled,
+            settled_in=self._settled_in,
+            settled_out=self._settled_out,
+            parts=[part for _, *parts in costs for part in parts] if any(map(_has_parts, costs)) else [],
+        )
+        if not self._link.send(need):
             self._join()
         else:
-            self._told += len(charges)
-            self._settled = 0
-            if len(charges) == CHARGES_MAX:
+            self._told += len(costs)
+            self._settled = self._settled_in = self._settled_out = 0
+            if len(costs) == CHARGES_MAX:
                 self._flush_by(GAP_S)
         self._look_later()
+
+
+def _has_parts(cost: tuple[int, int, int]) -> bool:
+    return bool(cost[1] or cost[2])

@@ -12,8 +12,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from engine.core.quota import Quota
-from engine.wire.messages import Attach, AttachedRun, Bound, Grant, Join, Joined, Need
+from engine.core.quota import NO_RATES, Quota, Rates
+from engine.wire.messages import Attach, AttachedRun, Bound, Bounds, Grant, Join, Joined, Need, Observed
+
+Cost = tuple[int, int, int]  # tokens by the provider's rule, tokens in, tokens out
 
 QUEUE_MAX = 1_000_000  # calls of one worker that may wait
 SHARE_MIN, SHARE_MAX = 1e-3, 1e3
@@ -31,7 +33,7 @@ class Asker:
     def __init__(self, slot: int, pid: int, used_s: float) -> None:
         self.slot = slot
         self.pid = pid
-        self.queue: deque[int] = deque()
+        self.queue: deque[Cost] = deque()
         self.told = 0
         self.given = 0
         self.used_s = used_s  # how much of the quota it had, as seconds of refill
@@ -48,13 +50,12 @@ class Party:
 
     __slots__ = (
         "askers",
+        "declared",
         "granted_requests",
         "granted_tokens",
         "label",
         "pid",
-        "rpm",
         "share",
-        "tpm",
         "used_s",
     )
 
@@ -64,8 +65,7 @@ class Party:
         self.used_s = used_s  # the same for all its workers together, divided by its share
         self.share = 0.0  # until it has attached
         self.label = ""
-        self.rpm: int | None = None
-        self.tpm: int | None = None
+        self.declared = NO_RATES
         self.granted_requests = 0
         self.granted_tokens = 0
 
@@ -101,7 +101,8 @@ class Desk:
         self._quota = quota
         self._epoch = epoch
         self._hold_until = hold_until
-        self._held = (quota.rpm, quota.tpm)
+        self._held = quota.rates
+        self._endpoint = NO_RATES  # the limits in its reply headers
         self._parties: dict[int, Party] = {}
         self._party_of: dict[bytes, Party] = {}
         self.next_at = math.inf
@@ -119,7 +120,7 @@ class Desk:
         """A run uses the quota, or declares other limits."""
         party = self._party(message.run)
         party.label = message.label
-        party.rpm, party.tpm = message.rpm or None, message.tpm or None
+        party.declared = message.declared
         party.share = min(max(message.share, SHARE_MIN), SHARE_MAX)
         self.retune(now)
 
@@ -134,19 +135,33 @@ class Desk:
 
     def retune(self, now: float) -> None:
         """Make hold what holds now."""
-        rpm, tpm = self.bounds(now)
-        attached = any(party.share for party in self._parties.values())
-        if attached:
-            self._quota.retune(now, rpm=rpm.limit or None, tpm=tpm.limit or None)
+        if any(party.share for party in self._parties.values()):
+            limits = (limit or None for limit in self.bounds(now).rates)
+            self._quota.retune(now, **dict(zip(Rates._fields, limits, strict=True)))
 
-    def bounds(self, now: float) -> tuple[Bound, Bound]:
-        """The limits on requests and on tokens, and who declared them."""
-        held = self._held if now < self._hold_until else (None, None)
+    def bounds(self, now: float) -> Bounds:
+        """The limits, and who declared them."""
+        held = self._held if now < self._hold_until else NO_RATES
         parties = [party for party in self._parties.values() if party.share]
-        return (
-            _bound([(party.rpm, party.label) for party in parties], held[0]),
-            _bound([(party.tpm, party.label) for party in parties], held[1]),
+        return Bounds(
+            *(
+                _bound([(party.declared[kind], party.label) for party in parties], held[kind], endpoint)
+                for kind, endpoint in enumerate(self._endpoint)
+            )
         )
+
+    @property
+    def endpoint(self) -> Rates:
+        """The limits that the endpoint's reply headers name, as last heard."""
+        return self._endpoint
+
+    def observe(self, message: Observed, now: float) -> Rates:
+        """Take in what reply headers say. Returns what of their use somebody else must have had."""
+        heard = Rates(*(new or old for new, old in zip(message.limits, self._endpoint, strict=True)))
+        if heard != self._endpoint:
+            self._endpoint = heard
+            self.retune(now)
+        return self._quota.explain(message.used, now)
 
     def report(self) -> list[AttachedRun]:
         """Every attached run, by process id."""
@@ -154,8 +169,7 @@ class Desk:
             AttachedRun(
                 party.pid,
                 party.label,
-                party.rpm or 0,
-                party.tpm or 0,
+                party.declared,
                 party.share,
                 len(party.askers),
                 party.waiting,
@@ -181,7 +195,7 @@ class Desk:
         """The peers with a call that can never pass under the limits of now."""
         found = []
         for peer, asker in self._askers():
-            asker.stuck = any(map(self._quota.impossible, asker.queue))
+            asker.stuck = any(self._quota.impossible(*cost) for cost in asker.queue)
             if asker.stuck:
                 found.append(peer)
         return found
@@ -226,15 +240,13 @@ class Desk:
         asker = party.askers[peer]
         if message.first > asker.told:
             return False
-        if message.settled:
-            self._quota.settle(message.settled, now)
-        charges = message.charges[asker.told - message.first :]
-        if not charges:
+        if message.settled or message.settled_in or message.settled_out:
+            self._quota.settle(message.settled, now, message.settled_in, message.settled_out)
+        new = len(message.charges) - (asker.told - message.first)
+        if new <= 0:
             return True
-        if min(charges) < 0:
-            self.leave(peer)
-            raise Unwanted(f"no call costs {min(charges)} tokens")
-        if len(asker.queue) + len(charges) > QUEUE_MAX:
+        costs = self._costs(peer, message, new)
+        if len(asker.queue) + new > QUEUE_MAX:
             self.leave(peer)
             raise Unwanted(f"more than {QUEUE_MAX} calls wait for permits in one worker")
         # What they did not ask for while they were away is not made up for.
@@ -242,11 +254,25 @@ class Desk:
             party.used_s = max(party.used_s, _least(self._parties.values()))
         if not asker.waits:
             asker.used_s = max(asker.used_s, _least(party.askers.values()))
-        asker.queue.extend(charges)
-        asker.told += len(charges)
-        if self._quota.impossible(max(charges)):
+        asker.queue.extend(costs)
+        asker.told += new
+        dearest = (max(part) for part in zip(*costs, strict=True))
+        if self._quota.impossible(*dearest):
             asker.stuck = True
         return True
+
+    def _costs(self, peer: bytes, message: Need, new: int) -> list[Cost]:
+        """What the last ``new`` calls of a message cost. Raises Unwanted."""
+        charges, parts = message.charges, message.parts
+        if min(charges) < 0 or min(parts, default=0) < 0:
+            self.leave(peer)
+            raise Unwanted("no call costs less than nothing")
+        if not parts:
+            return [(charge, 0, 0) for charge in charges[-new:]]
+        if len(parts) != 2 * len(charges):
+            self.leave(peer)
+            raise Unwanted("tokens in and out are told of all calls or of none")
+        return list(zip(charges, parts[::2], parts[1::2], strict=True))[-new:]
 
     def is_stuck(self, peer: bytes) -> bool:
         """Whether a call of this worker can never pass."""
@@ -259,7 +285,7 @@ class Desk:
             asker.queue.popleft()
         asker.given = max(asker.given, upto)
         asker.told = max(asker.told, upto)
-        asker.stuck = any(map(self._quota.impossible, asker.queue))
+        asker.stuck = any(self._quota.impossible(*cost) for cost in asker.queue)
 
     def throttled(self, wait_s: float, generation: int, jitter: float, now: float) -> None:
         """A worker met a 429; see ``Quota.throttled``."""
@@ -277,12 +303,18 @@ class Desk:
                 self.next_at = math.inf
                 return grants
             queue = asker.queue
-            count = tokens = 0
-            while queue and quota.take(queue[0], now):
-                tokens += queue.popleft()
+            count = tokens = into = out = 0
+            while queue:
+                cost, cost_in, cost_out = queue[0]
+                if not quota.take(cost, now, cost_in, cost_out):
+                    break
+                queue.popleft()
                 count += 1
+                tokens += cost
+                into += cost_in
+                out += cost_out
             if count:
-                share_s = quota.share(count, tokens)
+                share_s = quota.share(count, tokens, into, out)
                 asker.given += count
                 asker.used_s += share_s
                 party.used_s += share_s / party.share
@@ -292,7 +324,8 @@ class Desk:
                 self.granted_tokens += tokens
                 grants.append((peer, Grant(upto=asker.given, generation=quota.generation)))
             if queue:
-                self.next_at = quota.next_time(queue[0], now)
+                cost, cost_in, cost_out = queue[0]
+                self.next_at = quota.next_time(cost, now, cost_in, cost_out)
                 return grants
 
     def _next(self) -> tuple[Party | None, bytes, Asker | None]:
@@ -325,10 +358,9 @@ def _least(those: Iterable[Party] | Iterable[Asker]) -> float:
     return min(waiting) if waiting else max((used_s for used_s, _ in known), default=0.0)
 
 
-def _bound(declared: list[tuple[int | None, str]], held: int | None) -> Bound:
-    limits = [(limit, label) for limit, label in declared if limit is not None]
-    if not limits:
-        return Bound(limit=held or 0)
-    lowest, highest = min(limits), max(limits)
-    limit = lowest[0] if held is None else min(lowest[0], held)
-    return Bound(limit, *lowest, *highest)
+def _bound(declared: list[tuple[int, str]], held: int, endpoint: int) -> Bound:
+    """The lowest of what is declared, held and heard holds; 0 is none of each."""
+    limits = [(limit, label) for limit, label in declared if limit]
+    lowest, highest = min(limits, default=(0, "")), max(limits, default=(0, ""))
+    limit = min((limit for limit in (lowest[0], held, endpoint) if limit), default=0)
+    return Bound(limit, *lowest, *highest, endpoint)

@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from engine.core.errors import CannotStart
-from engine.core.quota import Memory
+from engine.core.quota import NO_RATES, Memory, Rates
 from engine.credentials import Secret, digest_of
 
 PERIOD_S: Final = 62.0  # what a quota remembers, and a little
@@ -32,9 +32,9 @@ _T = TypeVar("_T")
 
 
 class Info(msgspec.Struct, frozen=True):
-    """A limiter that runs, or died without a word. ``rpm`` and ``tpm`` are the largest limits of its last minute.
+    """A limiter that runs, or died without a word. ``limits`` are the largest of its last minute, each of them.
 
-    ``at`` is the time of writing, on the machine's monotonic clock; 0 limits mean none.
+    ``at`` is the time of writing, on the machine's monotonic clock.
     """
 
     pid: int
@@ -44,10 +44,8 @@ class Info(msgspec.Struct, frozen=True):
     model: str
     boot: str
     at: float
-    rpm: int = 0
-    tpm: int = 0
-    rpm_now: int = 0
-    tpm_now: int = 0
+    limits: Rates = NO_RATES
+    limits_now: Rates = NO_RATES
     largest: int = 0
     busy: bool = True  # whether it granted anything lately
 

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.core.quota import Memory, Quota
+from engine.core.quota import NO_RATES, Memory, Quota, Rates
 from engine.limiter.desk import Desk, Unwanted
 from engine.limiter.registry import Entry
 from engine.limiter.standing import Standing
@@ -30,6 +30,7 @@ from engine.wire.messages import (
     Leave,
     Message,
     Need,
+    Observed,
     Refuse,
     Rejoin,
     Report,
@@ -51,15 +52,13 @@ class LimiterSettings:
     """A limiter's start, one line of JSON on its standard input. 0 is no limit.
 
     A first start has ``largest`` 0. One that replaces a limiter which died has the largest token charge that
-    was granted, at least 1; in ``rpm`` and ``tpm`` the largest limits of that one's last minute, and in
-    ``rpm_now`` and ``tpm_now`` its last ones. After one that ended in peace there is its ``memory``.
+    was granted, at least 1; in ``limits`` the largest limits of that one's last minute, and in
+    ``limits_now`` its last ones. After one that ended in peace there is its ``memory``.
     """
 
     folder: str  # its entry in the registry
-    rpm: int = 0
-    tpm: int = 0
-    rpm_now: int = 0
-    tpm_now: int = 0
+    limits: Rates = NO_RATES
+    limits_now: Rates = NO_RATES
     origin: str = ""
     model: str = ""
     period_s: float = 60.0
@@ -78,8 +77,7 @@ class LimiterServer:
         self._token = self._entry.token
         now = self._began = self._loop.time()
         self._quota = Quota(
-            rpm=settings.rpm or None,
-            tpm=settings.tpm or None,
+            **_or_none(settings.limits),
             now=now,
             period_s=settings.period_s,
             largest=settings.largest,
@@ -89,17 +87,16 @@ class LimiterServer:
             self._quota.remember(settings.memory, settings.gone_s)
         hold_until = -math.inf
         if settings.largest:
-            self._quota.retune(now, rpm=settings.rpm_now or None, tpm=settings.tpm_now or None)
+            self._quota.retune(now, **_or_none(settings.limits_now))
             hold_until = now + HOLD_S
         self._standing = Standing(
             self._entry,
             settings.origin,
             settings.model,
-            rpm=settings.rpm,
-            tpm=settings.tpm,
+            limits=settings.limits,
             largest=settings.largest,
         )
-        self._standing.limits(self._quota.rpm or 0, self._quota.tpm or 0)
+        self._standing.limits(self._quota.rates)
         self._desk = Desk(self._quota, epoch=1 + int.from_bytes(os.urandom(6), "big"), hold_until=hold_until)
         self._hub = Hub(self._entry.socket, message_bytes_max=FRAME_BYTES_MAX)
         self._watchers: dict[bytes, int] = {}  # coordinators, and their process ids
@@ -147,6 +144,8 @@ class LimiterServer:
         elif isinstance(message, Abandon):
             desk.abandon(peer, message.upto)
             self._reconsider()
+        elif isinstance(message, Observed):
+            self._observe(message)
         elif isinstance(message, Throttled):
             desk.throttled(message.wait_s, message.generation, self._rng.random(), self._loop.time())
             self._tell_gauges()
@@ -175,20 +174,25 @@ class LimiterServer:
             self._hub.send(peer, Rejoin())
             return
         if self._desk.is_stuck(peer):
-            self._hub.send(peer, TooDear(tpm=self._quota.tpm or 0))
+            self._hub.send(peer, TooDear(rates=self._quota.rates))
         if self._turn is None:
             self._give()
         elif message.settled < 0:
             # What came back may let the first in the queue pass earlier than the turn that waits for it.
             self._reconsider()
 
+    def _observe(self, message: Observed) -> None:
+        self._desk.observe(message, self._loop.time())
+        if self._quota.rates != self._standing.limits_now:
+            self._limits_changed()
+
     # --- who uses it --------------------------------------------------------------------------------------
 
     def _limits_changed(self) -> None:
         """Who attached or left may have changed what holds: tell all it concerns."""
-        self._standing.limits(self._quota.rpm or 0, self._quota.tpm or 0)
+        self._standing.limits(self._quota.rates)
         for peer in self._desk.who_is_stuck():
-            self._hub.send(peer, TooDear(tpm=self._quota.tpm or 0))
+            self._hub.send(peer, TooDear(rates=self._quota.rates))
         self._last_gauge = None
         self._tell_gauges()
         if self._turn is None:
@@ -228,7 +232,7 @@ class LimiterServer:
         self._standing.tick(busy=granted != self._granted_at_look)
         self._granted_at_look = granted
         self._desk.retune(self._loop.time())
-        if (self._quota.rpm or 0, self._quota.tpm or 0) != self._standing.limits_now:
+        if self._quota.rates != self._standing.limits_now:
             self._limits_changed()
         self._end_if_unused()
 
@@ -285,7 +289,6 @@ class LimiterServer:
         if self._gauges is not None:
             self._gauges.cancel()
             self._gauges = None
-        rpm, tpm = self._desk.bounds(self._loop.time())
         gauge = Gauge(
             granted_requests=self._desk.granted_requests,
             granted_tokens=self._desk.granted_tokens,
@@ -293,8 +296,7 @@ class LimiterServer:
             paused_s=self._quota.paused_s(self._loop.time()),
             pauses=self._quota.pauses,
             largest=self._quota.largest,
-            rpm=rpm,
-            tpm=tpm,
+            bounds=self._desk.bounds(self._loop.time()),
         )
         if gauge == self._last_gauge:
             return
@@ -305,19 +307,21 @@ class LimiterServer:
 
     def _report(self) -> Report:
         now = self._loop.time()
-        requests, tokens = self._quota.used(now)
         return Report(
             pid=os.getpid(),
             origin=self._settings.origin,
             model=self._settings.model,
             uptime_s=now - self._began,
             period_s=self._settings.period_s,
-            rpm=self._quota.rpm or 0,
-            tpm=self._quota.tpm or 0,
-            used_requests=requests,
-            used_tokens=tokens,
+            limits=self._quota.rates,
+            endpoint=self._desk.endpoint,
+            used=self._quota.used(now),
             waiting=self._desk.waiting,
             paused_s=self._quota.paused_s(now),
             pauses=self._quota.pauses,
             runs=self._desk.report(),
         )
+
+
+def _or_none(limits: Rates) -> dict[str, int | None]:
+    return {name: limit or None for name, limit in limits._asdict().items()}

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from engine.core.quota import Rates
 from engine.limiter.registry import PERIOD_S, Entry, Info, boot_id, born
 from engine.wire.messages import VERSION
 
@@ -20,12 +21,12 @@ UNLIMITED: Final = 0
 class Standing:
     """One limiter's notes about itself in its entry."""
 
-    def __init__(self, entry: Entry, origin: str, model: str, *, rpm: int, tpm: int, largest: int) -> None:
-        """``rpm`` and ``tpm`` (0: none) are the largest limits of the minute before, ``largest`` the largest charge."""
+    def __init__(self, entry: Entry, origin: str, model: str, *, limits: Rates, largest: int) -> None:
+        """``limits`` are the largest of the minute before, ``largest`` the largest charge."""
         self._entry = entry
         now = time.monotonic()
         # Since when which limits hold; the last ones hold now.
-        self._limits: list[tuple[float, int, int]] = [(now, rpm, tpm)]
+        self._limits: list[tuple[float, Rates]] = [(now, limits)]
         self._info = Info(
             pid=os.getpid(),
             born=born(os.getpid()),
@@ -34,10 +35,8 @@ class Standing:
             model=model,
             boot=boot_id(),
             at=now,
-            rpm=rpm,
-            tpm=tpm,
-            rpm_now=rpm,
-            tpm_now=tpm,
+            limits=limits,
+            limits_now=limits,
             largest=largest,
         )
 
@@ -47,14 +46,14 @@ class Standing:
         return self._info
 
     @property
-    def limits_now(self) -> tuple[int, int]:
-        """The limits on requests and tokens that were written last."""
-        return self._limits[-1][1:]
+    def limits_now(self) -> Rates:
+        """The limits that were written last."""
+        return self._limits[-1][1]
 
-    def limits(self, rpm: int, tpm: int) -> None:
+    def limits(self, limits: Rates) -> None:
         """Other limits are about to hold."""
-        if (rpm, tpm) != self._limits[-1][1:]:
-            self._limits.append((time.monotonic(), rpm, tpm))
+        if limits != self.limits_now:
+            self._limits.append((time.monotonic(), limits))
             self._write(busy=True)
 
     def granting(self, largest: int) -> None:
@@ -73,19 +72,17 @@ class Standing:
         now = time.monotonic()
         while len(self._limits) > 1 and now - self._limits[1][0] > PERIOD_S:
             del self._limits[0]
-        _, rpm_now, tpm_now = self._limits[-1]
         self._info = msgspec.structs.replace(
             self._info,
             at=now,
-            rpm=_largest([rpm for _, rpm, _ in self._limits]),
-            tpm=_largest([tpm for _, _, tpm in self._limits]),
-            rpm_now=rpm_now,
-            tpm_now=tpm_now,
+            limits=_largest([limits for _, limits in self._limits]),
+            limits_now=self.limits_now,
             largest=max(largest, self._info.largest),
             busy=busy,
         )
         self._entry.write(self._info)
 
 
-def _largest(limits: list[int]) -> int:
-    return UNLIMITED if UNLIMITED in limits else max(limits)
+def _largest(limits: list[Rates]) -> Rates:
+    kinds = zip(*limits, strict=True)
+    return Rates(*(UNLIMITED if UNLIMITED in kind else max(kind) for kind in kinds))

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from hdrh.histogram import HdrHistogram
 
 from engine.core.commit import OutcomeRow
+from engine.core.quota import Rates
 from engine.observe.snapshot import Snapshot, WorkerView
 from engine.wire.messages import Tally
 
@@ -22,9 +23,9 @@ LATENCY_MS_MAX = 3_600_000
 class Metrics:
     """The sums of one run. Times are the caller's clock, in seconds."""
 
-    def __init__(self, now: float, *, rpm: int | None, tpm: int | None) -> None:
+    def __init__(self, now: float, limits: Rates) -> None:
         self.started = now
-        self._rpm, self._tpm = rpm, tpm
+        self._limits = limits
         self._histogram = HdrHistogram(1, LATENCY_MS_MAX * LATENCY_UNIT_PER_MS, 3)
         self._recent: deque[tuple[float, int, int, int]] = deque([(now, 0, 0, 0)])
         self.total: int | None = None
@@ -32,6 +33,7 @@ class Metrics:
         self.failures: Counter[str] = Counter()
         self.requests = self.retries = self.throttled = self.replies = 0
         self.tokens_in = self.tokens_out = self.charged_tokens = 0
+        self._measured_in = self._estimated_in = self._estimate_error = 0
         self.doubted = 0
         self.first_request: float | None = None
         self.last_request = now
@@ -45,6 +47,9 @@ class Metrics:
         self.tokens_in += tally.tokens_in
         self.tokens_out += tally.tokens_out
         self.charged_tokens += tally.charged_tokens
+        self._measured_in += tally.measured_in
+        self._estimated_in += tally.estimated_in
+        self._estimate_error += tally.estimate_error
         for latency_ms, count in tally.latencies:
             value = min(max(1, int(latency_ms * LATENCY_UNIT_PER_MS)), LATENCY_MS_MAX * LATENCY_UNIT_PER_MS)
             self._histogram.record_value(value, count)
@@ -53,9 +58,9 @@ class Metrics:
             if self.first_request is None:
                 self.first_request = now
 
-    def limits(self, rpm: int | None, tpm: int | None) -> None:
+    def limits(self, limits: Rates) -> None:
         """Other limits hold from now on."""
-        self._rpm, self._tpm = rpm, tpm
+        self._limits = limits
 
     def finished(self, rows: Iterable[OutcomeRow]) -> None:
         """Rows that have their outcome."""
@@ -93,14 +98,30 @@ class Metrics:
             return 0.0
         return float(self._histogram.get_value_at_percentile(percent)) / LATENCY_UNIT_PER_MS
 
+    @property
+    def estimate(self) -> dict[str, float] | None:
+        """How far estimates of prompt tokens were off, as shares of the real ones: on average, and with their sign."""
+        if not self._measured_in:
+            return None
+        return {
+            "error": round(self._estimate_error / self._measured_in, 4),
+            "bias": round((self._estimated_in - self._measured_in) / self._measured_in, 4),
+        }
+
     def used(self, now: float) -> tuple[float | None, float | None]:
         """The share of the declared RPM and TPM used since the first request, 0..1."""
         if self.first_request is None:
             return None, None
         seconds = max(now - self.first_request, 1.0)
-        rpm = None if self._rpm is None else self.requests / seconds * 60.0 / self._rpm
-        tpm = None if self._tpm is None else self.charged_tokens / seconds * 60.0 / self._tpm
-        return rpm, tpm
+        return self._share(self.requests, self.charged_tokens, seconds)
+
+    def _share(self, requests: int, tokens: int, seconds: float) -> tuple[float | None, float | None]:
+        """What so much in so many seconds is of the limits of now; None where there is none."""
+        rpm, tpm, _, _ = self._limits
+        return (
+            requests / seconds * 60.0 / rpm if rpm else None,
+            tokens / seconds * 60.0 / tpm if tpm else None,
+        )
 
     def snapshot(
         self,
@@ -123,6 +144,9 @@ class Metrics:
         then, done_then, requests_then, charged_then = recent[0]
         seconds = max(now - then, 1e-3)
         rate = (done - done_then) / seconds
+        rpm_used, tpm_used = self._share(
+            self.requests - requests_then, self.charged_tokens - charged_then, seconds
+        )
         total = self.total if self.total is not None else rows_guess
         left = None if total is None else max(0, total - done - self.resumed_rows)
         return Snapshot(
@@ -140,12 +164,8 @@ class Metrics:
             throttled=self.throttled,
             tokens_in=self.tokens_in,
             tokens_out=self.tokens_out,
-            rpm_used=None
-            if self._rpm is None
-            else (self.requests - requests_then) / seconds * 60 / self._rpm,
-            tpm_used=None
-            if self._tpm is None
-            else (self.charged_tokens - charged_then) / seconds * 60 / self._tpm,
+            rpm_used=rpm_used,
+            tpm_used=tpm_used,
             latency_ms_p50=self.percentile_ms(50),
             latency_ms_p99=self.percentile_ms(99),
             eta_s=left / rate if left is not None and rate > 0 else None,

@@ -33,6 +33,9 @@ class Summary:
     rows_per_s: float = 0.0
     latency_ms: dict[str, float] = field(default_factory=dict)
     quota: dict[str, float | None] = field(default_factory=dict)
+    estimate: dict[str, float] | None = (
+        None  # error and bias of prompt estimates, as shares of the real tokens
+    )
     failures: dict[str, int] = field(default_factory=dict)
     worker_deaths: int = 0
     extrapolation: dict[str, Any] | None = None  # with --rows: what the whole input would take
@@ -65,6 +68,10 @@ class Summary:
         used = [f"{name[:3].upper()} {share:.1%}" for name, share in self.quota.items() if share is not None]
         if used:
             lines.append("quota used: " + ", ".join(used))
+        if self.estimate and used:
+            lines.append(
+                f"prompt estimates: off by {self.estimate['error']:.1%} each, {self.estimate['bias']:+.1%} in all"
+            )
         if self.in_doubt:
             lines.append(
                 f"in doubt: {self.in_doubt:,} rows were under way at an interruption; some may be billed twice"

@@ -4,7 +4,6 @@ Rules of this file:
 1. A frame is ``[VERSION, tag, *fields]``. A frame that is too large, of another version, of an unknown tag
    or with a field of the wrong type raises ``BadFrame`` and changes nothing.
 2. Only built-in types inside; nothing is ever pickled.
-3. Adding a field or a message means raising VERSION: both ends always come from one installation.
 """
 
 from collections.abc import Sequence
@@ -13,16 +12,61 @@ from typing import NamedTuple
 import msgpack
 import msgspec
 
-VERSION = 4
-
-
-class BadFrame(ValueError):
-    """A frame that is none of ours; the receiver drops and counts it."""
-
-
-class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """Base of all messages; fields travel in order of definition."""
-
+from engine.core.quota import NO_RATES, Rates
+from engine.wire.limiter_messages import (
+    Abandon as Abandon,
+)
+from engine.wire.limiter_messages import (
+    Attach as Attach,
+)
+from engine.wire.limiter_messages import (
+    AttachedRun as AttachedRun,
+)
+from engine.wire.limiter_messages import (
+    Bound as Bound,
+)
+from engine.wire.limiter_messages import (
+    Bounds as Bounds,
+)
+from engine.wire.limiter_messages import (
+    Gauge as Gauge,
+)
+from engine.wire.limiter_messages import (
+    Grant as Grant,
+)
+from engine.wire.limiter_messages import (
+    Inspect as Inspect,
+)
+from engine.wire.limiter_messages import (
+    Join as Join,
+)
+from engine.wire.limiter_messages import (
+    Joined as Joined,
+)
+from engine.wire.limiter_messages import (
+    Leave as Leave,
+)
+from engine.wire.limiter_messages import (
+    Need as Need,
+)
+from engine.wire.limiter_messages import (
+    Observed as Observed,
+)
+from engine.wire.limiter_messages import (
+    Rejoin as Rejoin,
+)
+from engine.wire.limiter_messages import (
+    Report as Report,
+)
+from engine.wire.limiter_messages import (
+    Throttled as Throttled,
+)
+from engine.wire.limiter_messages import (
+    TooDear as TooDear,
+)
+from engine.wire.message import VERSION as VERSION
+from engine.wire.message import BadFrame as BadFrame
+from engine.wire.message import Message as Message
 
 # --- coordinator and worker ---------------------------------------------------------------------------
 
@@ -94,6 +138,9 @@ class Tally(NamedTuple):
     tokens_in: int = 0
     tokens_out: int = 0
     charged_tokens: int = 0  # what the quota was charged
+    measured_in: int = 0  # prompt tokens of replies that stated them, where there was an estimate
+    estimated_in: int = 0  # the estimates for the same calls
+    estimate_error: int = 0  # how far they were off, without regard to the sign
     latencies: Sequence[tuple[float, int]] = ()  # (ms rounded to 3 digits, how many), successes only
     in_flight: int = 0  # now
     waiting: int = 0  # rows that wait for permits, now
@@ -117,12 +164,12 @@ class Tune(Message, frozen=True):
     """Coordinator to worker: this worker's share of the in-flight limit, and of the gate.
 
     ``gate`` is a second, lower bound until the endpoint's first 2xx; -1 opens it, 0 pauses the worker.
-    ``tpm``: a call that costs more can never pass; 0 where there is no such limit.
+    ``rates``: the limits of now; a call that costs more than a minute of one can never pass.
     """
 
     in_flight: int
     gate: int
-    tpm: int = 0
+    rates: Rates = NO_RATES
 
 
 class Drain(Message, frozen=True):
@@ -175,160 +222,6 @@ class Controlled(Message, frozen=True):
     says: str
 
 
-# --- limiter --------------------------------------------------------------------------------------------
-
-
-class Join(Message, frozen=True):
-    """Worker to limiter, first of all, and again after either restarts.
-
-    ``epoch`` is the limiter the worker knew last, 0 for none; ``largest`` the largest token charge it was
-    ever granted: a limiter that starts anew begins at minus the largest of all.
-    """
-
-    token: str
-    run: int  # its coordinator's process id; nothing is granted before that one has attached
-    slot: int
-    pid: int
-    epoch: int
-    largest: int
-
-
-class Joined(Message, frozen=True):
-    """Limiter to worker. ``epoch`` differs for every start of a limiter.
-
-    A worker's calls are numbered from 0 in each epoch, in the order of its queue: ``told`` of them the
-    limiter has heard of, the first ``given`` of them may be sent. A worker that finds less than it told sends
-    the rest again.
-    """
-
-    epoch: int
-    told: int
-    given: int
-    generation: int
-
-
-class Rejoin(Message, frozen=True):
-    """Limiter to worker: I do not know you, or something between us was lost. Join, please."""
-
-
-class Need(Message, frozen=True):
-    """Worker to limiter: calls that are ready to go now, in order: their token charges.
-
-    ``first``: the number of the first of them; what the limiter knows already is not queued twice.
-    ``settled``: tokens to charge in addition (positive) or to give back (negative, only where the provider
-    counts real usage) for calls that ended, summed up.
-    """
-
-    first: int
-    charges: list[int]
-    settled: int
-
-
-class Abandon(Message, frozen=True):
-    """Worker to limiter: calls numbered below ``upto`` are not wanted any more."""
-
-    upto: int
-
-
-class Grant(Message, frozen=True):
-    """Limiter to worker: your calls numbered below ``upto`` may be sent now. Unused permits are spent."""
-
-    upto: int
-    generation: int  # of the pause counter; goes back in Throttled
-
-
-class Throttled(Message, frozen=True):
-    """Worker to limiter: a 429 for a call granted in ``generation``, with the server's wait (-1: none said)."""
-
-    wait_s: float
-    generation: int
-
-
-class TooDear(Message, frozen=True):
-    """Limiter to worker: a call of yours costs more than the limit on tokens and can never pass. Abandon it."""
-
-    tpm: int
-
-
-class Attach(Message, frozen=True):
-    """Coordinator to limiter, first of all, and again to change its limits. 0: none declared.
-
-    The lowest limit that any attached run declared holds for all. ``share`` weighs this run's part.
-    """
-
-    token: str
-    run: int
-    label: str
-    rpm: int
-    tpm: int
-    share: float
-
-
-class Leave(Message, frozen=True):
-    """Coordinator to limiter: this run needs it no more."""
-
-
-class Bound(NamedTuple):
-    """A limit that holds, 0 for none, and the lowest and the highest that is declared, each with whose it is."""
-
-    limit: int = 0
-    lowest: int = 0
-    lowest_by: str = ""
-    highest: int = 0
-    highest_by: str = ""
-
-
-class Gauge(Message, frozen=True):
-    """Limiter to coordinator: about once a second while something changes, at once when a limit does."""
-
-    granted_requests: int  # since the limiter's start
-    granted_tokens: int
-    waiting: int
-    paused_s: float  # how long the pause still lasts, 0 when there is none
-    pauses: int
-    largest: int
-    rpm: Bound
-    tpm: Bound
-
-
-class Inspect(Message, frozen=True):
-    """Anybody who knows the token, to limiter: how do you stand?"""
-
-    token: str
-
-
-class AttachedRun(NamedTuple):
-    """One run as its limiter sees it."""
-
-    pid: int
-    label: str
-    rpm: int
-    tpm: int
-    share: float
-    workers: int
-    waiting: int
-    granted_requests: int
-    granted_tokens: int
-
-
-class Report(Message, frozen=True):
-    """Limiter, to who inspects it. ``used``: of the last period."""
-
-    pid: int
-    origin: str
-    model: str
-    uptime_s: float
-    period_s: float
-    rpm: int
-    tpm: int
-    used_requests: int
-    used_tokens: int
-    waiting: int
-    paused_s: float
-    pauses: int
-    runs: list[AttachedRun]
-
-
 TAGS: dict[int, type[Message]] = {
     1: Hello,
     2: Welcome,
@@ -359,6 +252,7 @@ TAGS: dict[int, type[Message]] = {
     30: TooDear,
     31: Inspect,
     32: Report,
+    33: Observed,
 }
 _TAG_OF: dict[type[Message], int] = {cls: tag for tag, cls in TAGS.items()}
 

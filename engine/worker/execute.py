@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from engine.config import Job
+from engine.config import Job, rates_of
 from engine.core.errors import ErrorKind, RowError
-from engine.core.model import Call, Charge, Failure, Reply, Usage
+from engine.core.model import Call, Failure, Reply, Usage
 from engine.core.retry import RetryPolicy
 from engine.credentials import Secret, redact
 from engine.formats.record import Recorder, decode_row
@@ -19,8 +19,7 @@ from engine.providers.base import Provider
 from engine.steps import make_step
 from engine.steps.base import Again, Asking, Done
 from engine.wire.messages import OutcomeLine, RowLine
-
-TOKENS_MAX = 10**9  # no reply's usage is believed beyond this
+from engine.worker.charging import Charging
 
 
 class RowRun:
@@ -30,6 +29,7 @@ class RowRun:
         "asking",
         "attempt",
         "call",
+        "charge",
         "generation",
         "key",
         "latency_ms",
@@ -55,6 +55,7 @@ class RowRun:
         self.values = values
         self.asking = asking
         self.call: Call = asking.call
+        self.charge = self.call.charge  # as the quota is asked for it
         self.key = key
         self.sent = 0  # requests sent for this row
         self.attempt = 0  # of those, the ones that count towards --retries
@@ -93,7 +94,7 @@ class Executor:
         self._step = make_step(job.step.kind, job.step, job.target, provider)
         self._provider = provider
         self._run_id = run_id
-        self._tpm = job.tpm
+        self.charging = Charging(settles=provider.settles, rates=rates_of(job))
         self._retry = RetryPolicy(job.retries, rng)
         self._recorder = Recorder(
             batch=job.output_format == "openai-batch",
@@ -115,21 +116,15 @@ class Executor:
         run = RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
         return self.too_large(run) or run
 
-    def set_tpm(self, tpm: int) -> None:
-        """Another limit on tokens; 0 for none."""
-        self._tpm = tpm or None
-
     def any_too_large(self, runs: Iterable[RowRun]) -> bool:
-        """Whether one of them alone costs more than the limit."""
-        return self._tpm is not None and any(run.call.charge.tokens > self._tpm for run in runs)
+        """Whether one of them alone costs more than a limit."""
+        return any(self.charging.too_dear(run.charge) for run in runs)
 
     def too_large(self, run: RowRun) -> OutcomeLine | None:
-        """The outcome of a call that alone costs more than the limit, unsent; None for one that can pass."""
-        tokens = run.call.charge.tokens
-        if self._tpm is None or tokens <= self._tpm:
-            return None
-        says = f"this call alone costs {tokens} tokens, more than the limit of {self._tpm} a minute; it was not sent"
-        return self._gave_up(run, Failure(ErrorKind.REQUEST_TOO_LARGE, says))
+        """The outcome of a call that alone costs more than a limit, unsent; None for one that can pass."""
+        run.charge = self.charging.charged(run.call.charge)
+        says = self.charging.too_dear(run.charge)
+        return self._gave_up(run, Failure(ErrorKind.REQUEST_TOO_LARGE, says)) if says else None
 
     def absorb(self, run: RowRun, result: Reply | Failure) -> tuple[OutcomeLine | Later, Failure | None]:
         """What a sending came to: an outcome or a later sending, and the failure behind it, if there was one."""
@@ -162,20 +157,6 @@ class Executor:
             run.turn += 1
             run.key = f"{self._run_id}-{run.row}-{run.turn}"
         return Later(decision.delay_s), failure
-
-    def settlement(self, charge: Charge, tokens_in: int, tokens_out: int) -> int:
-        """Tokens to charge in addition (or, negative, to give back) once a call's real usage is known.
-
-        Bounds: never gives back more than was charged; 0 where the reply stated no usage.
-        """
-        if tokens_in <= 0:
-            return 0
-        if self._provider.settles:
-            return min(tokens_in + tokens_out, TOKENS_MAX) - charge.tokens
-        # Charged by characters when the request arrives: only an estimate that was too low is corrected.
-        by_sum = charge.tokens >= charge.tokens_in + charge.tokens_out
-        due = tokens_in + charge.tokens_out if by_sum else max(tokens_in, charge.tokens_out)
-        return max(0, min(due, TOKENS_MAX) - charge.tokens)
 
     def _count(self, run: RowRun, usage: Usage) -> None:
         run.tokens_in += max(usage.tokens_in, 0)

@@ -18,11 +18,13 @@ from typing import Final
 from engine.core.concurrency import START, Concurrency
 from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
 from engine.core.model import Failure, Reply
+from engine.core.quota import Rates
 from engine.core.retry import RetryBudget
 from engine.credentials import AuthHeader, all_secrets
 from engine.handover import WorkerSettings
 from engine.limiter.client import LimiterClient
 from engine.providers import make_provider
+from engine.providers.limits import LimitReader
 from engine.wire.link import Spoke
 from engine.wire.messages import (
     Close,
@@ -43,6 +45,7 @@ from engine.wire.messages import (
 )
 from engine.worker.execute import Executor, RowRun
 from engine.worker.fetch import Fetcher
+from engine.worker.observing import Observer
 from engine.worker.queues import Demand, Queues
 from engine.worker.slots import Slots
 from engine.worker.tally import TallyBook
@@ -78,6 +81,8 @@ class Worker:
         self._limiter: LimiterClient | None = None
         if settings.limiter_socket:
             self._limiter = self._make_limiter(settings.limiter_socket, settings.limiter_token)
+        reader = LimitReader(provider.origin, provider=job.target.provider, declares_rpm=job.rpm is not None)
+        self._observer = Observer(reader, self._observed)
         self._queues = Queues()
         self._demand = Demand()
         self._slots = Slots(self._fetcher, self._landed)
@@ -122,7 +127,7 @@ class Worker:
             self._queues.fresh.extend((lease, line) for line in message.rows)
             self._pump()
         elif isinstance(message, Tune):
-            self._executor.set_tpm(message.tpm)
+            self._executor.charging.limit(message.rates)
             self._tune(message.in_flight, message.gate)
         elif isinstance(message, UseLimiter):
             self._use_limiter(message)
@@ -148,14 +153,17 @@ class Worker:
             on_too_dear=self._too_dear,
         )
 
+    def _observed(self, limits: Rates, used: Rates) -> bool:
+        return self._limiter is not None and self._limiter.observed(limits, used)
+
     def _use_limiter(self, message: UseLimiter) -> None:
         if self._limiter is None:
             self._limiter = self._make_limiter(message.socket, message.token)
             self._limiter.start(self._loop)
 
-    def _too_dear(self, tpm: int) -> None:
-        """Calls that wait cost more than the limit of now: they fail, the others ask anew."""
-        self._executor.set_tpm(tpm)
+    def _too_dear(self, rates: Rates) -> None:
+        """Calls that wait cost more than the limits of now: they fail, the others ask anew."""
+        self._executor.charging.limit(rates)
         self._call_back()
         self._pump()
 
@@ -238,7 +246,8 @@ class Worker:
                 self._launch(run)
             else:
                 queued.append(run)
-                limiter.need(run.call.charge.tokens)
+                charge = run.charge
+                limiter.need(charge.tokens, charge.tokens_in, charge.tokens_out)
         if len(fresh) + len(queued) <= self._demand.batch // 2:
             self._want()
 
@@ -266,7 +275,7 @@ class Worker:
         run.latency_ms = (now - started) * 1000.0
         repeated = run.sent > 0
         spent_in, spent_out = run.tokens_in, run.tokens_out
-        charge = run.call.charge
+        estimated, charge = run.call.charge, run.charge
         next_step, failure = self._executor.absorb(run, result)
         self._budget.on_call(now)
         signal = Signal.NONE
@@ -287,11 +296,16 @@ class Worker:
             tokens_in=run.tokens_in - spent_in,
             tokens_out=run.tokens_out - spent_out,
             charged=charge.tokens,
+            estimated_in=charge.tokens_in,
         )
         if self._limiter is not None:
-            delta = self._executor.settlement(charge, run.tokens_in - spent_in, run.tokens_out - spent_out)
-            if delta:
-                self._limiter.settle(delta)
+            if isinstance(result, Reply):
+                self._observer.note(result.headers, now)
+            due = self._executor.charging.settlement(
+                estimated, charge, run.tokens_in - spent_in, run.tokens_out - spent_out
+            )
+            if any(due):
+                self._limiter.settle(*due)
         if isinstance(next_step, OutcomeLine):
             self._outcomes.append(next_step)
             if failure is not None and POLICY[failure.kind].run in _STOPPERS:

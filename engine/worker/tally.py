@@ -18,6 +18,7 @@ class TallyBook:
     def _reset(self) -> None:
         self._requests = self._retries = self._throttled = self._replies = self._ok = 0
         self._tokens_in = self._tokens_out = self._charged = 0
+        self._measured = self._estimated = self._error = 0
         self._latencies: dict[float, int] = {}
 
     def count(
@@ -31,6 +32,7 @@ class TallyBook:
         tokens_in: int,
         tokens_out: int,
         charged: int,
+        estimated_in: int = 0,
     ) -> None:
         """One request that ended. ``latency_ms`` is negative where it is no success."""
         self._requests += 1
@@ -40,6 +42,10 @@ class TallyBook:
         self._tokens_in += tokens_in
         self._tokens_out += tokens_out
         self._charged += charged
+        if tokens_in > 0 and estimated_in > 0:
+            self._measured += tokens_in
+            self._estimated += estimated_in
+            self._error += abs(estimated_in - tokens_in)
         if ok:
             self._ok += 1
             self.first_success = True
@@ -59,6 +65,9 @@ class TallyBook:
             tokens_in=self._tokens_in,
             tokens_out=self._tokens_out,
             charged_tokens=self._charged,
+            measured_in=self._measured,
+            estimated_in=self._estimated,
+            estimate_error=self._error,
             latencies=list(self._latencies.items()),
             in_flight=in_flight,
             waiting=waiting,

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.core.quota import Quota
+from engine.core.quota import Quota, Rates
 
 
 @dataclass
@@ -20,6 +20,8 @@ class Passed:
     tokens: int
     rpm: int | None  # the limits it passed under
     tpm: int | None
+    out: int  # of the tokens, those of the answer
+    output_tpm: int | None
     open: bool = True  # not settled yet
 
 
@@ -34,22 +36,31 @@ class QuotaMachine(RuleBasedStateMachine):
     @initialize(
         rpm=st.none() | st.integers(1, 300),
         tpm=st.none() | st.integers(1, 100_000),
+        output_tpm=st.none() | st.integers(100, 50_000),
         period_s=st.sampled_from([1.0, 7.3, 60.0]),
         now=st.floats(0, 1e7),
     )
-    def start(self, rpm: int | None, tpm: int | None, period_s: float, now: float) -> None:
-        self.rpm, self.tpm, self.period_s, self.now = rpm, tpm, period_s, now
-        self.quota = Quota(rpm=rpm, tpm=tpm, period_s=period_s, now=now)
+    def start(
+        self, rpm: int | None, tpm: int | None, output_tpm: int | None, period_s: float, now: float
+    ) -> None:
+        self.rpm, self.tpm, self.output_tpm = rpm, tpm, output_tpm
+        self.period_s, self.now = period_s, now
+        self.quota = Quota(rpm=rpm, tpm=tpm, output_tpm=output_tpm, period_s=period_s, now=now)
         self.passed: list[Passed] = []
-        self.limits = [(now, rpm, tpm)]  # since when which limits held
+        self.limits = [(now, rpm, tpm, output_tpm)]  # since when which limits held
         self.largest = 0
 
     def _take(self, tokens: int) -> bool:
-        if not self.quota.take(tokens, self.now):
+        out = self._out(tokens)
+        if not self.quota.take(tokens, self.now, tokens - out, out):
             return False
-        self.passed.append(Passed(self.now, tokens, self.rpm, self.tpm))
+        self.passed.append(Passed(self.now, tokens, self.rpm, self.tpm, out, self.output_tpm))
         self.largest = max(self.largest, tokens)
         return True
+
+    def _out(self, tokens: int) -> int:
+        """Of the tokens of a call the part that is its answer's; never more than can pass."""
+        return min(tokens // 3, self.output_tpm or tokens)
 
     @rule(part=st.floats(0, 1.2), count=st.integers(1, 40), fraction=st.floats(0, 1))
     def demand(self, part: float, count: int, fraction: float) -> None:
@@ -65,7 +76,8 @@ class QuotaMachine(RuleBasedStateMachine):
         """Always ask at the first moment the quota itself names."""
         tokens = int((100_000 if self.tpm is None else self.tpm) * fraction**3)
         for _ in range(count):
-            self.now = max(self.now, self.quota.next_time(tokens, self.now))
+            out = self._out(tokens)
+            self.now = max(self.now, self.quota.next_time(tokens, self.now, tokens - out, out))
             if not self._take(tokens):
                 self.now += self.period_s / 1e6
                 assert self._take(tokens), "a call did not pass at the time the quota named"
@@ -79,7 +91,7 @@ class QuotaMachine(RuleBasedStateMachine):
         """A time before one that the quota has seen changes nothing and admits nothing extra."""
         self.quota.next_time(0, self.now)
         if self.quota.take(0, self.now - seconds):
-            self.passed.append(Passed(self.now, 0, self.rpm, self.tpm))
+            self.passed.append(Passed(self.now, 0, self.rpm, self.tpm, 0, self.output_tpm))
 
     @precondition(lambda self: self.passed)
     @rule(pick=st.integers(0, 30), share=st.floats(0, 1))
@@ -88,8 +100,10 @@ class QuotaMachine(RuleBasedStateMachine):
         if call.open and self.now - call.at <= self.period_s:
             unused = int(call.tokens * share)
             call.open = False
+            unused_out = int(call.out * share)
             call.tokens -= unused
-            self.quota.settle(-unused, self.now)
+            call.out -= unused_out
+            self.quota.settle(-unused, self.now, 0, -unused_out)
 
     @rule(tokens=st.integers(0, 10**18))
     def charge_more(self, tokens: int) -> None:
@@ -105,12 +119,22 @@ class QuotaMachine(RuleBasedStateMachine):
         if began:
             assert not self.quota.take(0, self.now)
 
-    @rule(rpm=st.none() | st.integers(1, 300), tpm=st.none() | st.integers(1, 100_000))
-    def retune(self, rpm: int | None, tpm: int | None) -> None:
+    @rule(
+        rpm=st.none() | st.integers(1, 300),
+        tpm=st.none() | st.integers(1, 100_000),
+        output_tpm=st.none() | st.integers(100, 50_000),
+    )
+    def retune(self, rpm: int | None, tpm: int | None, output_tpm: int | None) -> None:
         """Other limits: what passes from now on passes under them, whatever was admitted before."""
-        self.rpm, self.tpm = rpm, tpm
-        self.limits.append((self.now, rpm, tpm))
-        self.quota.retune(self.now, rpm=rpm, tpm=tpm)
+        self.rpm, self.tpm, self.output_tpm = rpm, tpm, output_tpm
+        self.limits.append((self.now, rpm, tpm, output_tpm))
+        self.quota.retune(self.now, rpm=rpm, tpm=tpm, output_tpm=output_tpm)
+
+    @rule(used=st.tuples(*[st.integers(0, 200_000)] * 4))
+    def somebody_else_uses_it(self, used: tuple[int, int, int, int]) -> None:
+        """What the server says is used and nobody here was charged for leaves only less to us."""
+        added = self.quota.explain(Rates(*used), self.now)
+        assert all(0 <= more <= amount for more, amount in zip(added, used, strict=True))
 
     @rule(down=st.floats(0, 0.3), late=st.booleans())
     def restart(self, down: float, late: bool) -> None:
@@ -121,36 +145,42 @@ class QuotaMachine(RuleBasedStateMachine):
         """
         self.now += down * self.period_s
         known = 1 if late else max(1, self.largest)
-        ended = [since for since, _, _ in self.limits[1:]]
+        ended = [since for since, *_ in self.limits[1:]]
         recent = [
-            (rpm, tpm)
-            for (_, rpm, tpm), until in zip(self.limits, [*ended, self.now], strict=True)
+            limits
+            for (_, *limits), until in zip(self.limits, [*ended, self.now], strict=True)
             if until >= self.now - 1.1 * self.period_s
         ]
-        rpm = largest_limit([rpm for rpm, _ in recent])
-        tpm = largest_limit([tpm for _, tpm in recent])
-        self.quota = Quota(rpm=rpm, tpm=tpm, period_s=self.period_s, now=self.now, largest=known)
+        rpm, tpm, output_tpm = (largest_limit(list(kind)) for kind in zip(*recent, strict=True))
+        self.quota = Quota(
+            rpm=rpm, tpm=tpm, output_tpm=output_tpm, period_s=self.period_s, now=self.now, largest=known
+        )
         if late:
             self.quota.inherit(max(1, self.largest))
-        self.quota.retune(self.now, rpm=self.rpm, tpm=self.tpm)
+        self.quota.retune(self.now, rpm=self.rpm, tpm=self.tpm, output_tpm=self.output_tpm)
 
     @rule(down=st.floats(0, 1.1), known=st.booleans())
     def end_in_peace(self, down: float, known: bool) -> None:
         """The limiter ends because nobody uses it; the next one is handed what it remembers."""
         memory = self.quota.memory(self.now)
         self.now += down * self.period_s
-        self.quota = Quota(rpm=self.rpm, tpm=self.tpm, period_s=self.period_s, now=self.now)
+        self.quota = Quota(
+            rpm=self.rpm, tpm=self.tpm, output_tpm=self.output_tpm, period_s=self.period_s, now=self.now
+        )
         self.quota.remember(memory, down * self.period_s if known else 0.0)
 
     @invariant()
     def no_period_holds_more_than_the_limit(self) -> None:
         calls = getattr(self, "passed", [])
-        first, tokens = 0, 0
+        first, tokens, out = 0, 0, 0
         for last, call in enumerate(calls):
             tokens += call.tokens
+            out += call.out
             while calls[first].at < call.at - self.period_s:
                 tokens -= calls[first].tokens
+                out -= calls[first].out
                 first += 1
+            assert call.output_tpm is None or out <= call.output_tpm or not call.out
             assert (
                 call.tpm is None or tokens <= call.tpm or not call.tokens
             )  # nothing more was admitted than nothing

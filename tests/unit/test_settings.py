@@ -59,7 +59,9 @@ def test_files_named_in_a_job_file_are_found_beside_it(tmp_path: Path) -> None:
     ("flags", "says"),
     [
         ({"rpm": "0"}, "--rpm"),
-        ({"rpm": "auto"}, "--rpm"),
+        ({"tpm": "automatic"}, "--tpm"),
+        ({"share": "0"}, "--share"),
+        ({"share": "many"}, "--share"),
         ({"procs": "0"}, "--procs"),
         ({"timeout": "0"}, "--timeout"),
         ({"in_flight": "-3"}, "--in-flight"),
@@ -83,6 +85,13 @@ def test_what_cannot_work_is_refused_with_a_sentence(
     with pytest.raises(UsageError) as caught:
         loaded(tmp_path, **flags)
     assert says in str(caught.value)
+
+
+def test_auto_learns_limits_and_leaves_given_ones(tmp_path: Path) -> None:
+    made = loaded(tmp_path, rpm="auto", tpm="5000").job
+    assert (made.rpm, made.tpm, made.learn_limits) == (None, 5_000, True)
+    made = loaded(tmp_path, rpm="60", input_tpm="7", output_tpm="8").job
+    assert (made.rpm, made.input_tpm, made.output_tpm, made.learn_limits) == (60, 7, 8, False)
 
 
 def test_a_missing_key_is_refused_for_a_foreign_host_and_not_needed_for_a_local_one(tmp_path: Path) -> None:

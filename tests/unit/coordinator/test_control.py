@@ -14,7 +14,7 @@ class FakeSupervisor:
     def __init__(self) -> None:
         self.set: dict[str, int] = {}
 
-    def set_limits(self, **limits: int) -> None:
+    def set_limits(self, limits: dict[str, int]) -> None:
         if "tpm" in limits:
             raise UsageError("This run was started without --tpm.")
         self.set.update(limits)

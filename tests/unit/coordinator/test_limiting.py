@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from engine.coordinator import limiting as module
-from engine.coordinator.limiting import NO_BOUND, Declared, Limiting
+from engine.coordinator.limiting import Declared, Limiting
 from engine.coordinator.supervise import backoff_s
 from engine.core.errors import CannotStart
-from engine.core.quota import Memory
+from engine.core.quota import Memory, Rates
 from engine.limiter.registry import Entry, Info, boot_id, born
-from engine.wire.messages import VERSION, Bound, Gauge
+from engine.wire.messages import VERSION, Bound, Bounds, Gauge
 
 LIVES = os.getppid()  # a process that lives and is not this one
 
@@ -66,7 +66,7 @@ class Stage:
         self.now = 0.0
         self.limiting = Limiting(
             entry,
-            Declared(rpm, tpm, 1.0),
+            Declared(Rates(rpm, tpm), 1.0),
             pid=os.getpid(),
             label="the test",
             origin="http://h",
@@ -86,8 +86,8 @@ class Stage:
             self.now += 0.1
             self.limiting.tick(self.now)
 
-    def hear(self, rpm: Bound, tpm: Bound = NO_BOUND, largest: int = 0) -> None:
-        self.limiting._heard(Gauge(0, 0, 0, 0.0, 0, largest, rpm, tpm))
+    def hear(self, *bounds: Bound, largest: int = 0) -> None:
+        self.limiting._heard(Gauge(0, 0, 0, 0.0, 0, largest, Bounds(*bounds)))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_the_first_run_starts_a_limiter_and_the_next_one_uses_it(
     def first(stage: Stage) -> None:
         stage.pass_time(2)
         (line,) = stage.launcher.lines
-        assert (line["rpm"], line["tpm"], line["largest"], line["memory"]) == (6_000, 0, 0, None)
+        assert (line["limits"], line["largest"], line["memory"]) == ([6_000, 0, 0, 0], 0, None)
         assert entry.runs() == {os.getpid()}
         assert "token" not in line
 
@@ -159,13 +159,13 @@ def test_a_run_without_limits_joins_a_limiter_that_others_have_and_starts_none(
 def test_who_replaces_a_dead_limiter_tells_the_next_one_what_it_may_have_granted(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry.write(info(born=0.5, rpm=9_000, tpm=0, rpm_now=600, tpm_now=5_000, largest=1_024))
+    entry.write(info(born=0.5, limits=Rates(9_000), limits_now=Rates(600, 5_000), largest=1_024))
 
     def scene(stage: Stage) -> None:
         stage.pass_time(0.5)
         (line,) = stage.launcher.lines
-        told = {name: line[name] for name in ("rpm", "tpm", "rpm_now", "tpm_now", "largest")}
-        assert told == {"rpm": 9_000, "tpm": 0, "rpm_now": 600, "tpm_now": 5_000, "largest": 1_024}
+        told = {name: line[name] for name in ("limits", "limits_now", "largest")}
+        assert told == {"limits": [9_000, 0, 0, 0], "limits_now": [600, 5_000, 0, 0], "largest": 1_024}
 
     on_stage(scene, entry, monkeypatch)
 
@@ -173,7 +173,7 @@ def test_who_replaces_a_dead_limiter_tells_the_next_one_what_it_may_have_granted
 def test_a_limiter_that_died_long_ago_granted_nothing_lately(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry.write(info(born=0.5, at=time.monotonic() - 100, rpm=9_000, largest=1_024))
+    entry.write(info(born=0.5, at=time.monotonic() - 100, limits=Rates(9_000), largest=1_024))
 
     def scene(stage: Stage) -> None:
         stage.pass_time(0.5)
@@ -185,12 +185,12 @@ def test_a_limiter_that_died_long_ago_granted_nothing_lately(
 def test_what_one_that_ended_in_peace_remembered_is_handed_on_once(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry.leave(Memory([(5, 40)], [], 7, 0.0))
+    entry.leave(Memory([(5, 40)], [], [], [], 7, 0.0))
 
     def scene(stage: Stage) -> None:
         stage.pass_time(0.5)
         (line,) = stage.launcher.lines
-        assert line["memory"] == [[[5, 40]], [], 7, 0.0]
+        assert line["memory"] == [[[5, 40]], [], [], [], 7, 0.0]
         assert line["largest"] == 0
         assert entry.left() is None
 
@@ -261,13 +261,13 @@ def test_the_limits_that_hold_are_the_limiters_and_a_change_is_passed_on(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scene(stage: Stage) -> None:
-        assert (stage.limiting.rpm, stage.limiting.tpm) == (6_000, None)
+        assert stage.limiting.rates == Rates(6_000)
         stage.pass_time(0.5)
         changes = stage.changes
         stage.hear(Bound(6_000, 6_000, "the test", 6_000, "the test"), largest=7)
         assert (stage.changes, stage.notes, stage.limiting.largest) == (changes, [], 7)
         stage.hear(Bound(600, 600, "run B", 6_000, "the test"), Bound(50, 50, "run B", 50, "run B"))
-        assert (stage.limiting.rpm, stage.limiting.tpm, stage.changes) == (600, 50, changes + 1)
+        assert (stage.limiting.rates, stage.changes) == (Rates(600, 50), changes + 1)
         assert "6,000 RPM" in stage.notes[0] and "run B declares 600" in stage.notes[0]
         assert "run B declares 50 TPM" in stage.notes[1]
         stage.hear(Bound(6_000, 6_000, "the test", 9_000, "run C"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.core.quota import Rates
 from engine.limiter.client import LimiterClient
 from engine.limiter.registry import Entry
 from engine.limiter.server import LimiterServer, LimiterSettings
@@ -59,7 +60,7 @@ def attach(
     """Attach this process as a run with these limits."""
     link = Spoke(entry.socket, message_bytes_max=100_000)
     link.listen(asyncio.get_running_loop(), heard)
-    link.send(Attach(entry.token, RUN, "the test", rpm, tpm, 1.0))
+    link.send(Attach(entry.token, RUN, "the test", Rates(rpm, tpm), 1.0))
     return link
 
 
@@ -69,7 +70,7 @@ def with_limiter(
     """Run ``body`` beside a limiter in the same loop, with a run attached."""
 
     async def both() -> LimiterServer:
-        server = LimiterServer(LimiterSettings(folder=str(entry.path), rpm=rpm, tpm=tpm))
+        server = LimiterServer(LimiterSettings(folder=str(entry.path), limits=Rates(rpm, tpm)))
         serving = asyncio.ensure_future(server.run())
         link = attach(entry, rpm, tpm)
         try:
@@ -141,7 +142,7 @@ def start_limiter(entry: Entry, rpm: int, **settings: object) -> "subprocess.Pop
     process = subprocess.Popen(
         [sys.executable, "-m", "engine.limiter"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
-    line = {"folder": str(entry.path), "rpm": rpm, "rpm_now": rpm, **settings}
+    line = {"folder": str(entry.path), "limits": [rpm, 0, 0, 0], "limits_now": [rpm, 0, 0, 0], **settings}
     assert process.stdin is not None
     process.stdin.write(json.dumps(line).encode() + b"\n")
     process.stdin.close()
@@ -218,7 +219,7 @@ def test_a_frozen_limiter_grants_nothing_and_is_reported_then_all_goes_on(entry:
     [
         (b"\n", 2, "a limiter needs its settings"),
         (b'{"folder": 5}\n', 2, "a limiter needs its settings"),
-        (b'{"folder": "/no/such/folder/l", "rpm": 5}\n', 3, "cannot start"),
+        (b'{"folder": "/no/such/folder/l", "limits": [5, 0, 0, 0]}\n', 3, "cannot start"),
     ],
 )
 def test_a_limiter_that_cannot_start_says_why_in_a_sentence(line: bytes, code: int, says: str) -> None:
@@ -323,7 +324,7 @@ def test_the_watcher_hears_at_once_of_a_larger_charge_and_nothing_while_nothing_
     last = gauges[-1]
     assert isinstance(last, Gauge)
     assert (last.granted_requests, last.granted_tokens, last.largest, last.waiting) == (1, 70, 70, 0)
-    assert (last.rpm.limit, last.tpm.limit) == (0, 60_000)
+    assert last.bounds.rates == Rates(tpm=60_000)
 
 
 class ScriptedLimiter:

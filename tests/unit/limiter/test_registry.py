@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.core.errors import CannotStart
-from engine.core.quota import Memory
+from engine.core.quota import Memory, Rates
 from engine.credentials import Secret
 from engine.limiter import registry
 from engine.limiter.registry import Entry, Info, Registry, boot_id, born, seconds_since
@@ -156,7 +156,7 @@ def test_what_a_limiter_remembers_reaches_the_next_one_within_a_minute(
     entry = Entry(limiter_dir / "q")
     entry.make()
     entry.write(info())
-    memory = Memory([(3, 7)], [(3, 700)], 100, 1.5)
+    memory = Memory([(3, 7)], [(3, 700)], [], [], 100, 1.5)
     entry.leave(memory)
     assert entry.info() is None
     found = entry.left()
@@ -218,6 +218,6 @@ def test_who_comes_at_the_same_time_reads_the_same_salt_and_token(limiter_dir: P
 def test_info_is_json_that_others_can_read(limiter_dir: Path) -> None:
     entry = Entry(limiter_dir / "q")
     entry.make()
-    entry.write(info(rpm=5))
-    assert json.loads((entry.path / "info.json").read_text())["rpm"] == 5
-    assert entry.info() == info(rpm=5, at=entry.info().at)  # type: ignore[union-attr]
+    entry.write(info(limits=Rates(5)))
+    assert json.loads((entry.path / "info.json").read_text())["limits"] == [5, 0, 0, 0]
+    assert entry.info() == info(limits=Rates(5), at=entry.info().at)  # type: ignore[union-attr]

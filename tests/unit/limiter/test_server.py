@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.core.quota import Memory
+from engine.core.quota import Memory, Rates
 from engine.limiter import server as module
 from engine.limiter.client import LimiterClient
 from engine.limiter.registry import Entry
@@ -34,7 +34,7 @@ class Attached:
     def __init__(self, entry: Entry, run: int, rpm: int = 0, tpm: int = 0, *, token: str = "") -> None:
         self.heard: list[Message] = []
         self.times: list[float] = []
-        self.dear: list[int] = []
+        self.dear: list[Rates] = []
         self.entry, self.run, self.token = entry, run, token or entry.token
         self.link = Spoke(entry.socket, message_bytes_max=100_000)
         self.link.listen(asyncio.get_running_loop(), self.heard.append)
@@ -46,7 +46,7 @@ class Attached:
         self.client.start(asyncio.get_running_loop())
 
     def declare(self, rpm: int, tpm: int) -> None:
-        self.link.send(Attach(self.token, self.run, f"run {self.run}", rpm, tpm, 1.0))
+        self.link.send(Attach(self.token, self.run, f"run {self.run}", Rates(rpm, tpm), 1.0))
 
     def leave(self) -> None:
         self.entry.unregister(self.run)
@@ -62,24 +62,29 @@ class Attached:
 
     @property
     def limits(self) -> tuple[int, int]:
-        return (self.gauge.rpm.limit, self.gauge.tpm.limit)
+        return self.gauge.bounds.rates[:2]
 
     def _granted(self, count: int, generation: int) -> None:
         self.times += [time.monotonic()] * count
 
-    def _too_dear(self, tpm: int) -> None:
-        self.dear.append(tpm)
+    def _too_dear(self, rates: Rates) -> None:
+        self.dear.append(rates)
         self.client.drop_queue()
 
 
 def serve(
-    entry: Entry, body: Callable[[LimiterServer], Awaitable[None]], **settings: object
+    entry: Entry,
+    body: Callable[[LimiterServer], Awaitable[None]],
+    *,
+    rpm: int = 0,
+    tpm: int = 0,
+    **settings: object,
 ) -> LimiterServer:
     """Run ``body`` beside a limiter until the limiter ends by itself."""
 
     async def both() -> LimiterServer:
         entry.make()
-        server = LimiterServer(LimiterSettings(folder=str(entry.path), **settings))  # type: ignore[arg-type]
+        server = LimiterServer(LimiterSettings(folder=str(entry.path), limits=Rates(rpm, tpm), **settings))  # type: ignore[arg-type]
         serving = asyncio.ensure_future(server.run())
         await body(server)
         await asyncio.wait_for(serving, 5)
@@ -163,7 +168,7 @@ def test_what_was_sent_in_the_last_minute_counts_though_another_limiter_granted_
         one.link.send(Inspect(one.token))
         await until(lambda: any(isinstance(message, Report) for message in one.heard))
         report = next(message for message in one.heard if isinstance(message, Report))
-        assert report.used_requests == 2
+        assert report.used.rpm == 2
         one.leave()
         one.close()
 
@@ -182,7 +187,7 @@ def test_a_full_minute_of_another_limiter_lets_nothing_pass(entry: Entry) -> Non
         one.leave()
         one.close()
 
-    serve(entry, body, rpm=600, memory=Memory([(0, 600)], [(0, 0)], 0, 0.0))
+    serve(entry, body, rpm=600, memory=Memory([(0, 600)], [], [], [], 0, 0.0))
 
 
 def test_a_run_with_a_lower_limit_lowers_it_for_all_until_it_leaves(entry: Entry) -> None:
@@ -191,7 +196,7 @@ def test_a_run_with_a_lower_limit_lowers_it_for_all_until_it_leaves(entry: Entry
         await until(lambda: one.heard)
         other = Attached(entry, OTHER, 600, 1_000)
         await until(lambda: one.limits == (600, 1_000))
-        assert one.gauge.rpm == (600, 600, f"run {OTHER}", 6_000, f"run {RUN}")
+        assert one.gauge.bounds.rpm == (600, 600, f"run {OTHER}", 6_000, f"run {RUN}", 0)
         other.leave()
         await until(lambda: one.limits == (6_000, 0))
         one.leave()
@@ -208,7 +213,7 @@ def test_a_call_that_became_too_dear_is_told_and_the_others_go_on(entry: Entry) 
         other = Attached(entry, OTHER, 0, 1_000)
         await until(lambda: one.limits == (0, 1_000))
         one.client.need(2_000)
-        await until(lambda: one.dear == [1_000])
+        await until(lambda: one.dear == [Rates(tpm=1_000)])
         one.client.need(1)
         await until(lambda: len(one.times) == 1)
         for run in (one, other):
@@ -232,7 +237,7 @@ def test_after_a_death_the_lower_limit_holds_until_its_run_is_back(
         one.leave()
         one.close()
 
-    serve(entry, body, rpm=6_000, rpm_now=600, largest=1)
+    serve(entry, body, rpm=6_000, limits_now=Rates(600), largest=1)
 
 
 def test_a_report_says_all_about_the_quota_and_its_runs_to_who_knows_the_token(entry: Entry) -> None:
@@ -245,8 +250,8 @@ def test_a_report_says_all_about_the_quota_and_its_runs_to_who_knows_the_token(e
         one.link.send(Inspect(one.token))
         await until(lambda: any(isinstance(message, Report) for message in one.heard))
         report = next(message for message in one.heard if isinstance(message, Report))
-        assert (report.origin, report.model, report.rpm, report.tpm) == ("http://h", "m", 600, 5_000)
-        assert (report.used_requests, report.used_tokens, report.waiting) == (1, 100, 0)
+        assert (report.origin, report.model, report.limits) == ("http://h", "m", Rates(600, 5_000))
+        assert (report.used, report.waiting) == (Rates(1, 100), 0)
         (run,) = report.runs
         assert (run.pid, run.workers, run.granted_requests, run.granted_tokens) == (RUN, 1, 1, 100)
         await until(lambda: server.refused >= 3)
@@ -263,27 +268,22 @@ def test_who_replaces_it_finds_the_largest_limits_of_its_last_minute_and_a_charg
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry.make()
-    standing = Standing(entry, "http://h", "m", rpm=6_000, tpm=0, largest=0)
+    standing = Standing(entry, "http://h", "m", limits=Rates(6_000), largest=0)
     standing.granting(700)
     found = entry.info()
     assert found is not None
-    assert (found.rpm, found.tpm, found.largest) == (6_000, 0, 1_024)
+    assert (found.limits, found.largest) == (Rates(6_000), 1_024)
     standing.tick(busy=False)
     assert standing.info.busy is False
     standing.granting(700)  # the first grant after a rest is announced before it is made
     assert standing.info.busy is True
-    standing.limits(600, 1_000)
+    standing.limits(Rates(600, 1_000))
     found = entry.info()
     assert found is not None
-    assert (found.rpm, found.tpm, found.rpm_now, found.tpm_now) == (
-        6_000,
-        0,
-        600,
-        1_000,
-    )  # 0: no limit at all
+    assert (found.limits, found.limits_now) == (Rates(6_000, 0), Rates(600, 1_000))  # 0: no limit at all
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 100)
     standing.tick(busy=True)
     found = entry.info()
     assert found is not None
-    assert (found.rpm, found.tpm, found.largest) == (600, 1_000, 1_024)
+    assert (found.limits, found.largest) == (Rates(600, 1_000), 1_024)

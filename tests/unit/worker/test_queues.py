@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engine.core.model import Call
 from engine.core.retry import RetryBudget
 from engine.wire.messages import RowLine
 from engine.worker.execute import RowRun
@@ -9,7 +10,7 @@ from engine.worker.queues import BATCH_MIN, BATCH_S, Demand, Queues
 
 
 class FakeAsking:
-    call = None
+    call = Call("POST", "http://h/x", (), b"")
 
 
 def run(row: int) -> RowRun:
