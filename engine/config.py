@@ -85,6 +85,7 @@ class Job:
     secret_headers: tuple[
         tuple[str, str], ...
     ] = ()  # values name variables as ${NAME}; what they hold is not here
+    vocabularies: tuple[str, ...] = ()  # folders with tiktoken's vocabularies: count tokens exactly
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 

@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import json
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         procs=values["procs"],
         **limits_of({name: values[name] for name in Rates._fields}),
         share=values["share"],
+        vocabularies=_vocabularies(environment) if values["count_tokens"] else (),
         limiter_dir=values["limiter_dir"],
         **in_flight_of(values["in_flight"]),
         retries=values["retries"],
@@ -98,6 +100,15 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
 def flag_name(name: str) -> str:
     """``max_tokens`` is ``--max-tokens``."""
     return "--" + name.replace("_", "-")
+
+
+def _vocabularies(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Where tiktoken keeps its vocabularies (tiktoken/load.py, old and new)."""
+    named = [
+        environment[name] for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR") if environment.get(name)
+    ]
+    usual = [str(Path(tempfile.gettempdir()) / "data-gym-cache"), str(Path.home() / ".cache" / "tiktoken")]
+    return tuple(named[:1] or usual)
 
 
 def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:

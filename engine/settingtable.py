@@ -166,6 +166,7 @@ SETTINGS: dict[str, Setting] = {
     "durability": Setting(_text, "fsync"),
     "state": Setting(_text),
     "meta": Setting(_switch, False),
+    "count_tokens": Setting(_switch, False),
     "ca_file": Setting(_text, ""),
     "trust_env": Setting(_switch, False),
     "escape_cells": Setting(_switch, True),

@@ -76,6 +76,10 @@ def run_command(
     limiter_dir: Annotated[
         str | None, typer.Option(help="Where this machine's limiters are found (/tmp/engine-limiters-UID).")
     ] = None,
+    count_tokens: Annotated[
+        bool | None,
+        typer.Option("--count-tokens", help="Count prompts with tiktoken, whose vocabulary is on disk."),
+    ] = None,
     in_flight: Annotated[
         str | None, typer.Option(help="Requests under way at once, over all workers (auto).")
     ] = None,

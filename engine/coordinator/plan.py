@@ -14,16 +14,19 @@ from typing import Any
 
 import msgspec
 
-from engine.config import Job
+from engine.config import Job, rates_of
 from engine.coordinator.embedded import is_embedded, settings_of
-from engine.core.errors import UsageError
+from engine.core.errors import RowError, UsageError
+from engine.core.quota import Rates
 from engine.formats import format_named
 from engine.formats.record import META_COLUMNS
 from engine.providers import make_provider
 from engine.sink import StreamOut, check_output
 from engine.source import Source
 from engine.steps import make_step
+from engine.steps.base import Step
 from engine.store import Store, move_aside
+from engine.vocabulary import exact_measure
 
 PEEK_ROWS = 100  # records of an input without a header that are asked for their columns
 
@@ -45,9 +48,12 @@ def check(job: Job) -> Plan:
     if job.target.provider == "mock" and is_embedded(job.target.base_url):
         settings_of(job.target.base_url)
     provider = make_provider(job.target)
+    if job.vocabularies:
+        exact_measure(job.target.model, job.vocabularies)
     step = make_step(job.step.kind, job.step, job.target, provider)
     format_named(job.output_format)
     _check_ca_file(job.ca_file)
+    _check_possible(job, step)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
         raise UsageError(
             "openai-batch output needs openai-batch input: its records answer the input's custom_ids."
@@ -91,6 +97,22 @@ def _check_ca_file(path: str) -> None:
         raise UsageError(
             f"The certificates in {path} (--ca-file) cannot be used: {error}. A PEM file is needed. Nothing was sent."
         ) from None
+
+
+def _check_possible(job: Job, step: Step) -> None:
+    """Refuse limits that not even the cheapest call could keep: the fixed part of the prompt and the longest answer."""
+    try:
+        charge = step.start(dict.fromkeys(step.columns, "")).call.charge
+    except RowError:
+        return  # without a row there is no call to be had: rows will tell
+    costs = (0, charge.tokens, charge.tokens_in, charge.tokens_out)
+    for name, limit, cost in zip(Rates._fields, rates_of(job), costs, strict=True):
+        if 0 < limit < cost:
+            raise UsageError(
+                f"Every call of this job costs at least {cost:,} tokens (the prompt's fixed part and --max-tokens), more "
+                f"than --{name.replace('_', '-')} {limit:,} allows in a minute: none could ever be sent. "
+                "Nothing was sent; raise the limit or lower --max-tokens."
+            )
 
 
 def _check_columns(used: frozenset[str], source: Source) -> None:

@@ -241,7 +241,8 @@ class Quota:
         for bucket, amount in zip(self._buckets, used, strict=True):
             missing = max(0, amount - bucket.window.total) if bucket.limit is not None else 0
             if missing:
-                bucket.charge_more(missing)
+                # It has passed: the pace of what is to come stays as it is, but the period holds less of ours.
+                bucket.window.add(missing)
             added.append(missing)
         return Rates(*added)
 

@@ -6,6 +6,7 @@ Rules of this folder:
 3. Calls of one job share one ``headers`` tuple and one ``url`` string wherever possible (identity, not equality).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from engine.core.model import Answer, Ask, Call, Failure, Reply, Target
@@ -24,6 +25,7 @@ class Provider(Protocol):
 
     auth: Auth | None  # None: the provider has no key of its own (http, mock)
     settles: bool  # True where TPM counts real usage, so that a charge may be lowered after the reply
+    measure: Callable[[str], int] | None  # of texts in quarter tokens, set from outside to count them exactly
     default_base_url: str  # "" where the user must give one
 
     def __init__(self, target: Target) -> None:

@@ -9,6 +9,7 @@ Rules of this file:
 3. Limits that a row states are a stranger's: they are cut to 0..TOKENS_MAX.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from engine.core.model import Charge
@@ -17,6 +18,7 @@ TOKENS_MAX = 10**9
 # Fields that bound the answer: OpenAI chat (new and old), OpenAI Responses; Anthropic and completions use the second.
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 COMPLETIONS_LIMIT = 16  # tokens of /completions where a request names no limit (OpenAI's API reference)
+Measure = Callable[[str], int]  # of a text in quarter tokens
 _QUESTION_FIELDS = ("system", "instructions", "messages", "input", "prompt")
 
 
@@ -30,16 +32,16 @@ def tokens_of(size: int) -> int:
     return (size + 3) >> 2
 
 
-def size_of_messages(messages: list[dict[str, Any]]) -> int:
+def size_of_messages(messages: list[dict[str, Any]], measure: Measure = size_of) -> int:
     """Quarter tokens of a conversation: its texts; pictures and the like have no length that means anything."""
     size = 0
     for message in messages:
         content = message.get("content")
-        size += size_of(content) if isinstance(content, str) else _size_of_parts(content)
+        size += measure(content) if isinstance(content, str) else _size_of_parts(content, measure)
     return size
 
 
-def tokens_of_body(body: dict[str, Any]) -> int:
+def tokens_of_body(body: dict[str, Any], measure: Measure = size_of) -> int:
     """Tokens of the question in a request body of any provider here.
 
     A list of texts (several embeddings) counts each for itself; a list of numbers is tokens already.
@@ -48,22 +50,22 @@ def tokens_of_body(body: dict[str, Any]) -> int:
     for name in _QUESTION_FIELDS:
         value = body.get(name)
         if isinstance(value, str):
-            size += size_of(value)
+            size += measure(value)
         elif isinstance(value, list):
-            tokens += sum(tokens_of(size_of(part)) for part in value if isinstance(part, str))
+            tokens += sum(tokens_of(measure(part)) for part in value if isinstance(part, str))
             tokens += sum(1 for part in value if isinstance(part, int))
             tokens += sum(len(part) for part in value if isinstance(part, list))
             parts = [part for part in value if isinstance(part, dict)]
-            size += size_of_messages(parts) + _size_of_parts(parts)
+            size += size_of_messages(parts, measure) + _size_of_parts(parts, measure)
     return tokens + tokens_of(size)
 
 
-def _size_of_parts(parts: Any) -> int:
+def _size_of_parts(parts: Any, measure: Measure) -> int:
     """Quarter tokens of the parts of a message: ``{"type": "text", "text": ...}`` and Responses' ``input_text``."""
     if not isinstance(parts, list):
         return 0
     texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
-    return sum(size_of(text) for text in texts if isinstance(text, str))
+    return sum(measure(text) for text in texts if isinstance(text, str))
 
 
 def limit_in(body: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ from engine.providers.addresses import Address, read_address
 from engine.providers.base import Auth
 from engine.providers.estimate import (
     LIMIT_FIELDS,
+    Measure,
     choices_in,
     limit_in,
     size_of,
@@ -67,6 +68,7 @@ class JsonProvider(ABC):
     paths: ClassVar[Mapping[str, str]]  # of an openai-batch line -> endpoint
     question_field: ClassVar[Mapping[str, str]]  # endpoint -> the field that holds the row's question
     takes_version: ClassVar[bool] = False  # --api-version
+    measure: Measure | None = None  # counts tokens exactly, where that was asked for
     needs_model = True  # whether a call without a model can only fail
 
     def __init__(self, target: Target) -> None:
@@ -126,12 +128,15 @@ class JsonProvider(ABC):
                 return self._build_other(ask)
             if ask.system is None:
                 size = len(prompt) if prompt.isascii() else size_of(prompt)
+                if self.measure is not None:
+                    size = self.measure(prompt)
                 body = self._head + encode(prompt) + self._tail
             else:
                 frame = self._system_frame
                 if frame is None:
                     raise RowError(ErrorKind.BAD_REQUEST, self._no_system())
-                size = size_of(prompt) + size_of(ask.system)
+                measure = self.measure or size_of
+                size = measure(prompt) + measure(ask.system)
                 body = frame.head + encode(ask.system) + frame.middle + encode(prompt) + frame.tail
         except UnicodeEncodeError:
             raise RowError(
@@ -154,7 +159,8 @@ class JsonProvider(ABC):
             raise RowError(ErrorKind.BAD_REQUEST, f"the endpoint {endpoint} takes a prompt, not messages")
         self._check_model(self._target.model)
         body = {**self.question(endpoint, ask.messages, ask.system), **self._settings}
-        size = size_of_messages(ask.messages) + (0 if ask.system is None else size_of(ask.system))
+        measure = self.measure or size_of
+        size = size_of_messages(ask.messages, measure) + (0 if ask.system is None else measure(ask.system))
         charge = self.charge(endpoint, tokens_of(size), self._tokens_out)
         return Call("POST", self._url, self.headers, _encoded(body), charge)
 
@@ -186,7 +192,7 @@ class JsonProvider(ABC):
         if isinstance(options, dict) and isinstance(given.get("options"), dict):
             body["options"] = {**options, **given["options"]}
         tokens_out = limit_in(body) * choices_in(body)
-        charge = self.charge(endpoint, tokens_of_body(body), tokens_out)
+        charge = self.charge(endpoint, tokens_of_body(body, self.measure or size_of), tokens_out)
         return Call("POST", self._url_of(endpoint, model), self.headers, _encoded(body), charge)
 
     # --- settings -----------------------------------------------------------------------------------------

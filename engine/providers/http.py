@@ -14,7 +14,7 @@ from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target
 from engine.providers.addresses import read_origin
 from engine.providers.base import Auth
 from engine.providers.errors_in_replies import failure_of
-from engine.providers.estimate import tokens_of
+from engine.providers.estimate import Measure, tokens_of
 from engine.providers.replies import Unreadable, bad_reply, clean, read_json
 
 # The constant beginning of a URL template: nothing after host and port is looked at.
@@ -32,6 +32,7 @@ class Http:
 
     auth: Auth | None = None
     settles = False
+    measure: Measure | None = None
     default_base_url = ""
 
     def __init__(self, target: Target) -> None:

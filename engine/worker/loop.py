@@ -25,6 +25,7 @@ from engine.handover import WorkerSettings
 from engine.limiter.client import LimiterClient
 from engine.providers import make_provider
 from engine.providers.limits import LimitReader
+from engine.vocabulary import exact_measure
 from engine.wire.link import Spoke
 from engine.wire.messages import (
     Close,
@@ -68,6 +69,8 @@ class Worker:
         self._settings = settings
         rng = random.Random()
         provider = make_provider(job.target)
+        if job.vocabularies:
+            provider.measure = exact_measure(job.target.model, job.vocabularies)
         self._executor = Executor(job, provider, settings.run_id, rng, all_secrets(auth))
         self._fetcher = Fetcher(
             origin=provider.origin,

@@ -10,6 +10,7 @@ import pytest
 from jobs import job
 
 from engine.core.model import Target
+from engine.core.quota import Rates
 from engine.handover import WorkerSettings, encode_handover
 from engine.launchers.local import LocalLauncher
 from engine.limiter.registry import Entry
@@ -77,7 +78,7 @@ async def refusal(folder: Path, limiters: Path) -> None:
     hub = Hub(folder / "c", message_bytes_max=1_000_000)
     hub.listen(loop, lambda peer, message: None)
     entry = Entry(Path(tempfile.mkdtemp(prefix="el-", dir=limiters)))
-    limiter = LimiterServer(LimiterSettings(folder=str(entry.path), rpm=60))
+    limiter = LimiterServer(LimiterSettings(folder=str(entry.path), limits=Rates(60)))
     serving = loop.create_task(limiter.run())
     made = job(target=Target(provider="openai", base_url="http://127.0.0.1:9/v1", model="m"), rpm=60)
     settings = WorkerSettings(

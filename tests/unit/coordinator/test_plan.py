@@ -122,3 +122,30 @@ def test_a_format_that_cannot_be_streamed_is_refused_for_standard_output(tmp_pat
     plan = check(replace(made, input=str(tmp_path / "in.csv"), input_format="csv", output_format="csv"))
     plan.source.close()
     assert plan.out is not None
+
+
+def planned(folder: Path, *, max_tokens: int, prompt: str, **limits: int) -> Job:
+    made = files(folder)
+    target = replace(made.target, max_tokens=max_tokens)
+    return replace(made, target=target, step=StepSettings(prompt=prompt), **limits)
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"tpm": 99}, "--tpm 99"),
+        ({"output_tpm": 99}, "--output-tpm 99"),
+        ({"input_tpm": 9}, "--input-tpm 9"),
+    ],
+)
+def test_limits_that_no_call_could_keep_are_refused_before_anything_is_sent(
+    tmp_path: Path, limits: dict[str, int], says: str
+) -> None:
+    """A fixed part of 48 characters, and answers of up to 100 tokens."""
+    made = planned(tmp_path, max_tokens=100, prompt="x" * 48 + "{{ text }}", **limits)
+    with pytest.raises(UsageError, match=says):
+        check(made)
+
+
+def test_limits_that_the_cheapest_call_can_keep_are_not_refused(tmp_path: Path) -> None:
+    check(planned(tmp_path, max_tokens=100, prompt="{{ text }}", tpm=100, output_tpm=100)).source.close()
