@@ -46,9 +46,29 @@ def ceiling() -> str:
 
 def quota() -> str:
     """What the server counted."""
-    header = ["limit, workers, how the server counts", "rows/s", "limit", "worst sliding minute", "of the limit", "429s",
-              "worst second"]  # fmt: skip
-    return markdown(header, [row[:7] for row in results("quota")["table"][1:]])
+    header = [
+        "case",
+        "rows/s",
+        "limit",
+        "worst sliding minute",
+        "of the limit",
+        "over it",
+        "429s",
+        "worst second",
+    ]
+    return markdown(header, [row[:8] for row in results("quota")["table"][1:]])
+
+
+def permits() -> str:
+    """What a permit costs."""
+    header, *rows = results("quota")["permit_table"]
+    return markdown(header, rows)
+
+
+def wall() -> str:
+    """The adaptive in-flight limit against capacities that move."""
+    header, *rows = results("wall")["table"]
+    return markdown(header, rows)
 
 
 def memory() -> str:
@@ -69,7 +89,14 @@ def mock() -> str:
     )
 
 
-PARTS = {"ceiling": ceiling, "quota": quota, "memory": memory, "mock": mock}
+PARTS = {
+    "ceiling": ceiling,
+    "quota": quota,
+    "permits": permits,
+    "wall": wall,
+    "memory": memory,
+    "mock": mock,
+}
 
 
 def written(readme: str) -> str:

@@ -27,7 +27,7 @@ def measure(status: int, procs: int, stage_s: float, folder: Path) -> list[dict[
     count = int(sum(WALLS) / LATENCY_S * stage_s * 1.1)
     rows = write_rows(folder / "rows.jsonl", count, chars=100)
     with MockProcess(settings) as mock:
-        ran = engine(mock.base_url, rows, folder, "--procs", str(procs), "--retries", "50")
+        ran = engine(mock.base_url, rows, folder, "--procs", str(procs))
         log = mock.log()
     first = log[0]["at_s"]
     replies = [(record["at_s"] - first, record["status"] == 200) for record in log]
@@ -70,10 +70,10 @@ def main() -> None:
     for status, procs in cases:
         with scratch() as folder:
             results += measure(status, procs, 20.0 if quick else 25.0, Path(folder))
-    header = ["refuses with", "workers", "takes at once", "settled after s", "used", "refused"]
+    header = ["refuses with", "workers", "takes at once", "settled after s", "used", "refused", "rows failed"]
     lines = [
         [one["status"], one["procs"], one["wall"], f"{one['settled_s']:.0f}", f"{one['used']:.1%}",
-         f"{one['refused']:.2%}"]
+         f"{one['refused']:.2%}", one["failed"]]
         for one in results
     ]  # fmt: skip
     print(table(header, lines))

@@ -17,26 +17,33 @@ def _text(value: Any) -> str:
     raise ValueError("a text is needed")
 
 
-def _count(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, (bool, float)) or number < 1:
-        raise ValueError("a whole number of at least 1 is needed")
+def _whole(value: Any, least: int, needed: str) -> int:
+    try:
+        number = int(value)
+    except (ValueError, TypeError):
+        raise ValueError(needed) from None
+    if isinstance(value, (bool, float)) or number < least:
+        raise ValueError(needed)
     return number
+
+
+def _count(value: Any) -> int:
+    return _whole(value, 1, "a whole number of at least 1 is needed")
 
 
 def _from_zero(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, (bool, float)) or number < 0:
-        raise ValueError("a whole number of at least 0 is needed")
-    return number
+    return _whole(value, 0, "a whole number of at least 0 is needed")
 
 
 def _real(value: Any) -> float:
-    return float(value)
+    try:
+        return float(value)
+    except (ValueError, TypeError):
+        raise ValueError("a number is needed") from None
 
 
 def _seconds(value: Any) -> float:
-    number = float(value)
+    number = _real(value)
     if not 0.0 < number < 1e7:
         raise ValueError("a number of seconds above 0 is needed")
     return number
@@ -61,19 +68,17 @@ def _switch(value: Any) -> bool:
         raise ValueError("yes or no is needed") from None
 
 
-def _rate(value: Any) -> int | str:
-    return "auto" if str(value).strip().lower() == "auto" else _count(value)
+def _auto_or_count(value: Any) -> int | str:
+    if str(value).strip().lower() == "auto":
+        return "auto"
+    return _whole(value, 1, "a whole number of at least 1, or auto, is needed")
 
 
 def _share(value: Any) -> float:
-    number = float(value)
+    number = _real(value)
     if not 0.01 <= number <= 100:
         raise ValueError("a number from 0.01 to 100 is needed")
     return number
-
-
-def _in_flight(value: Any) -> int | str:
-    return "auto" if str(value).strip().lower() == "auto" else _count(value)
 
 
 def _pairs(value: Any) -> list[str]:
@@ -147,13 +152,13 @@ SETTINGS: dict[str, Setting] = {
     "param": Setting(_pairs, []),
     "into": Setting(_text),
     "schema": Setting(_text),
-    "rpm": Setting(_rate),
-    "tpm": Setting(_rate),
-    "input_tpm": Setting(_rate),
-    "output_tpm": Setting(_rate),
+    "rpm": Setting(_auto_or_count),
+    "tpm": Setting(_auto_or_count),
+    "input_tpm": Setting(_auto_or_count),
+    "output_tpm": Setting(_auto_or_count),
     "share": Setting(_share, 1.0),
     "limiter_dir": Setting(_text, ""),
-    "in_flight": Setting(_in_flight, "auto"),
+    "in_flight": Setting(_auto_or_count, "auto"),
     "timeout": Setting(_seconds, 300.0),
     "retries": Setting(_from_zero, 5),
     "max_failures": Setting(_failures, ""),

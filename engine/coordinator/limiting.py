@@ -103,6 +103,12 @@ class Limiting:
         """How long the quota's pause still lasts, as last told."""
         return 0.0 if self._gauge is None else self._gauge.paused_s
 
+    @property
+    def has_learnt_nothing(self) -> bool:
+        """Limits are to be learnt, and the endpoint has named none so far."""
+        bounds = () if self._gauge is None else self._gauge.bounds
+        return self._declared.learns and not any(bound.endpoint for bound in bounds)
+
     def declare(self, limits: dict[str, int]) -> None:
         """Other limits of this run from now on, by their names in ``Rates``."""
         self._declared = replace(self._declared, rates=self._declared.rates._replace(**limits))
@@ -142,31 +148,33 @@ class Limiting:
 
     def _join(self, now: float) -> None:
         """Use the limiter that runs, or start one."""
-        with self._entry.locked(wait=False) as is_mine:
-            if not is_mine:
-                self._due = now  # somebody is starting or ending one: at the next tick
-                return
-            info = self._entry.info()
-            self._entry.register(self._pid)
-            if info is None or not self._entry.is_alive(info):
-                try:
-                    info = self._start(info, now)
-                except OSError as error:
-                    self._failed(f"the system does not start processes: {error}", now)
-                    return
-            elif info.version != VERSION:
-                raise CannotStart(
-                    f"Another version of the engine (process {info.pid}) serves this key's quota on this machine, and "
-                    "the two do not understand each other. Nothing was sent; wait for its runs to end, or use the "
-                    "same version for all."
-                )
-        self._info = info
+        try:
+            with self._entry.locked(wait=False) as is_mine:
+                # Where it is not: somebody is starting or ending one; at the next tick.
+                self._info = self._found_or_started(now) if is_mine else None
+        except OSError as error:
+            self._failed(f"the system refuses: {error}", now)
+        if self._info is None:
+            return
         if self._link is not None:
             self._link.close()
         self._link = Spoke(self._entry.socket, message_bytes_max=_FRAME_BYTES_MAX)
         self._link.listen(asyncio.get_running_loop(), self._heard)
         self._attach()
         self._on_change()
+
+    def _found_or_started(self, now: float) -> Info:
+        info = self._entry.info()
+        self._entry.register(self._pid)
+        if info is None or not self._entry.is_alive(info):
+            return self._start(info, now)
+        if info.version != VERSION:
+            raise CannotStart(
+                f"Another version of the engine (process {info.pid}) serves this key's quota on this machine, and "
+                "the two do not understand each other. Nothing was sent; wait for its runs to end, or use the same "
+                "version for all."
+            )
+        return info
 
     def _start(self, dead: Info | None, now: float) -> Info:
         """Start a limiter that knows what the one before may have granted."""
@@ -262,7 +270,7 @@ class Limiting:
                     f"the lower holds for both, {bound.limit:,}"
                 )
         elif mine and 0 < told.limit < mine:
-            self._note(f"no other run declares less any more: {mine:,} {name} hold again")
+            self._note(f"{mine:,} {name} hold again, as this run declares")
         elif mine and bound.highest > mine:
             self._note(
                 f"this run declares {mine:,} {name}, {bound.highest_by} declares {bound.highest:,} {where}: "

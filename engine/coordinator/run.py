@@ -30,6 +30,7 @@ from engine.coordinator.streamstore import Keeper, StreamStore
 from engine.coordinator.supervise import Supervisor, backoff_s
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
+from engine.core.errors import CannotStart
 from engine.core.ledger import Ledger
 from engine.credentials import AuthHeader, all_secrets
 from engine.handover import secret_values
@@ -168,10 +169,16 @@ class _Runner:
 
     def _limiting(self, job: Job, session: Session) -> Limiting:
         origin, model = str(make_provider(job.target).origin), job.target.model
-        entry = Registry(job.limiter_dir or default_folder()).entry(origin, model, all_secrets(self._auth))
+        declared = Declared(rates_of(job), job.share, job.learn_limits)
+        try:
+            registry = Registry(job.limiter_dir or default_folder())
+        except CannotStart:
+            if declared.needs_limiter:
+                raise
+            registry = Registry(str(self._sockets / "q"))  # without limits it is not worth a refusal
         return Limiting(
-            entry,
-            Declared(rates_of(job), job.share, job.learn_limits),
+            registry.entry(origin, model, all_secrets(self._auth)),
+            declared,
             pid=os.getpid(),
             label=f"the run for {job.output if job.output != '-' else job.input} (process {os.getpid()})",
             origin=origin,

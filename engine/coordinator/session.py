@@ -45,6 +45,7 @@ from engine.wire.messages import (
 )
 
 TICK_S = 0.1
+REPLIES_TO_LEARN_FROM = 100
 DRAIN_MAX_S = 30.0  # calls in flight get so long to end after the first signal, or --timeout if that is less
 
 
@@ -94,6 +95,7 @@ class Session:
         self._stops = Stops(job, self._loop.time())
         self._gate_open = False
         self._paused = False
+        self._said_nothing = False  # whether it was looked at if limits could be learnt
         self._stopping = False
         self._drain_until = 0.0
         self._signals = 0
@@ -292,6 +294,12 @@ class Session:
             for child in self.supervisor.children:
                 if child.peer:
                     self._hub.send(child.peer, Beat())
+        if not self._said_nothing and self.metrics.replies >= REPLIES_TO_LEARN_FROM:
+            self._said_nothing = True
+            if self.supervisor.limiting.has_learnt_nothing:
+                self.note(
+                    "the endpoint's replies name no limits to learn: only the calls in flight are bounded"
+                )
         self._stops.tick(now, is_idle=not self._ledger.leased_count)
         self._stop_if_due()
         self._leasing.serve()

@@ -16,7 +16,8 @@ import math
 
 from engine.core.errors import Signal
 
-START = 20
+START = 20  # of all workers together, where nothing is known
+START_UNDER_QUOTA = 512  # where a declared limit keeps the pace, so that nothing can be overrun at the start
 CUT = 0.8  # under a quota a refusal speaks of its rate: no wall is known, and the quota pauses by itself
 FAILING = 0.05  # share of failures, other than refusals, at which a round is no reason to grow
 SATURATED = 0.8  # share of the limit that must have been in flight during a round for it to count

@@ -35,7 +35,8 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"the limiter cannot start: {error}\n")
         return ExitCode.STOPPED
-    Registry(os.path.dirname(settings.folder)).tidy()
+    if os.path.isdir(settings.folder):
+        Registry(os.path.dirname(settings.folder)).tidy()
     return 0
 
 

@@ -101,6 +101,14 @@ class Entry:
         for folder in (self.path, self._runs):
             folder.mkdir(mode=0o700, exist_ok=True)
 
+    def hold(self) -> list[int]:
+        """Keep cleaners of temporary files away for as long as these descriptors are open (tmpfiles.d(5), flock)."""
+        descriptors = []
+        for folder in (self.path, self.path.parent):
+            descriptors.append(os.open(folder, os.O_RDONLY | os.O_CLOEXEC))
+            fcntl.flock(descriptors[-1], fcntl.LOCK_SH)
+        return descriptors
+
     @property
     def token(self) -> str:
         """What all who speak to this limiter know; the same over its restarts."""

@@ -98,6 +98,7 @@ class LimiterServer:
         )
         self._standing.limits(self._quota.rates)
         self._desk = Desk(self._quota, epoch=1 + int.from_bytes(os.urandom(6), "big"), hold_until=hold_until)
+        self._held = self._entry.hold()
         self._hub = Hub(self._entry.socket, message_bytes_max=FRAME_BYTES_MAX)
         self._watchers: dict[bytes, int] = {}  # coordinators, and their process ids
         self._lives: dict[int, int] = {}  # descriptors that tell of their deaths, where the kernel does
@@ -126,6 +127,8 @@ class LimiterServer:
                 self._loop.remove_reader(self._lives[run])
                 os.close(self._lives.pop(run))
             self._hub.close()
+            for descriptor in self._held:
+                os.close(descriptor)
 
     # --- messages -----------------------------------------------------------------------------------------
 

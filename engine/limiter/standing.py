@@ -6,6 +6,7 @@ Rules of this file:
 
 import math
 import os
+import sys
 import time
 from typing import Final
 
@@ -80,7 +81,11 @@ class Standing:
             largest=max(largest, self._info.largest),
             busy=busy,
         )
-        self._entry.write(self._info)
+        try:
+            self._entry.write(self._info)
+        except OSError as error:
+            # Going on is right: only should this process die as well would the next one know too little.
+            sys.stderr.write(f"the limiter cannot write its notes in {self._entry.path}: {error}\n")
 
 
 def _largest(limits: list[Rates]) -> Rates:

@@ -15,7 +15,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from engine.core.concurrency import START, Concurrency
+from engine.config import rates_of
+from engine.core.concurrency import START, START_UNDER_QUOTA, Concurrency
 from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
 from engine.core.model import Failure, Reply
 from engine.core.quota import Rates
@@ -186,7 +187,8 @@ class Worker:
             return
         job = self._settings.job
         workers = max(1, min(job.procs, job.in_flight))
-        start = max(1, START // workers) if job.in_flight_auto else ceiling
+        first = START_UNDER_QUOTA if any(rates_of(job)) else START
+        start = max(1, first // workers) if job.in_flight_auto else ceiling
         self._concurrency = Concurrency(ceiling, start, workers=workers, place=self._settings.slot)
 
     def _call_back(self) -> None:

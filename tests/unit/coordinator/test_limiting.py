@@ -14,7 +14,7 @@ from engine.coordinator import limiting as module
 from engine.coordinator.limiting import Declared, Limiting
 from engine.coordinator.supervise import backoff_s
 from engine.core.errors import CannotStart
-from engine.core.quota import Memory, Rates
+from engine.core.quota import NO_RATES, Memory, Rates
 from engine.limiter.registry import Entry, Info, boot_id, born
 from engine.wire.messages import VERSION, Bound, Bounds, Gauge
 
@@ -241,6 +241,39 @@ def test_one_of_another_version_is_not_spoken_to(entry: Entry, monkeypatch: pyte
             stage.pass_time(0.5)
 
     on_stage(scene, entry, monkeypatch)
+
+
+def test_a_system_that_starts_no_processes_is_tried_again_and_then_ends_the_run(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: FakeLauncher, *arguments: object, **options: object) -> FakeProcess:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(FakeLauncher, "start", refused)
+
+    def scene(stage: Stage) -> None:
+        stage.pass_time(0.5)
+        assert not stage.limiting.hopeless
+        stage.pass_time(60)
+        assert "temporarily unavailable" in stage.limiting.hopeless
+
+    on_stage(scene, entry, monkeypatch)
+
+
+def test_an_endpoint_that_names_no_limits_to_learn_is_noticed(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.limiting._declared = Declared(NO_RATES, 1.0, learns=True)
+        assert stage.limiting.is_used
+        stage.pass_time(0.5)
+        stage.hear(Bound())
+        assert stage.limiting.has_learnt_nothing
+        stage.hear(Bound(600, endpoint=600))
+        assert not stage.limiting.has_learnt_nothing
+        assert "the endpoint allows 600 RPM" in stage.notes[0]
+
+    on_stage(scene, entry, monkeypatch, rpm=0)
 
 
 def test_while_another_run_starts_one_this_one_waits_for_it(

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from engine.core.quota import Quota, Rates
+from engine.core.quota import NO_RATES, Quota, Rates
 from engine.limiter.desk import Desk, Unwanted
-from engine.wire.messages import Attach, Grant, Join, Need
+from engine.wire.messages import Attach, Grant, Join, Need, Observed
 
 RUN = 1
 
@@ -314,3 +314,56 @@ def test_after_a_restart_the_limits_of_before_hold_until_all_have_come_back() ->
     attach(desk, 2, 900, now=1.0)
     assert desk.bounds(4.9)[0].limit == 600
     assert desk.bounds(5.0)[0].limit == 900
+
+
+# --- what the endpoint says ---------------------------------------------------------------------------------
+
+
+def observe(desk: Desk, limits: Rates, used: Rates = NO_RATES, now: float = 0.0) -> Rates:
+    return desk.observe(Observed(limits=limits, used=used), now)
+
+
+def test_the_endpoints_limit_lowers_a_declared_one_and_never_raises_it() -> None:
+    desk = make_desk(rpm=6_000)
+    observe(desk, Rates(rpm=600))
+    assert desk.bounds(0.0).rates == Rates(600)
+    observe(desk, Rates(rpm=60_000))
+    assert desk.bounds(0.0).rates == Rates(6_000)
+
+
+def test_where_nothing_is_declared_the_endpoints_limits_hold_and_are_followed_both_ways() -> None:
+    desk = make_desk(rpm=None)
+    for limits in (Rates(600, 9_000), Rates(300, 9_000), Rates(1_200, 0, 5_000, 70)):
+        observe(desk, limits)
+    assert desk.bounds(0.0).rates == Rates(1_200, 9_000, 5_000, 70)  # 0 says nothing new
+
+
+def test_what_our_own_ledger_explains_is_nobody_elses() -> None:
+    desk = make_desk(rpm=600)
+    join(desk, b"a", 0)
+    need(desk, b"a", 0, [0] * 100)
+    saturate(desk, 12.0)
+    sent = desk.granted_requests
+    assert observe(desk, Rates(600), Rates(sent), 12.0) == NO_RATES
+    assert observe(desk, Rates(600), Rates(sent + 50), 12.0) == Rates(50)
+    assert observe(desk, Rates(600), Rates(sent + 50), 12.0) == NO_RATES
+
+
+def test_what_others_use_is_left_to_them() -> None:
+    desk = make_desk(rpm=600)
+    join(desk, b"a", 0)
+    need(desk, b"a", 0, [0] * 2_000)
+    observe(desk, Rates(600), Rates(500))
+    saturate(desk, 59.0)
+    assert desk.granted_requests == 100
+
+
+def test_input_and_output_are_limited_apart() -> None:
+    desk = make_desk(rpm=None)
+    observe(desk, Rates(input_tpm=6_000, output_tpm=600))
+    join(desk, b"a", 0)
+    desk.need(b"a", Need(0, [110] * 1_000, 0, 0, 0, [100, 10] * 1_000), 0.0)
+    saturate(desk, 30.0)
+    assert desk.granted_requests == pytest.approx(30, abs=2)  # 600 / 10 a minute
+    with pytest.raises(Unwanted, match="of all calls or of none"):
+        desk.need(b"a", Need(1_000, [110] * 3, 0, 0, 0, [100, 10]), 0.0)

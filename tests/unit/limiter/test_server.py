@@ -287,3 +287,17 @@ def test_who_replaces_it_finds_the_largest_limits_of_its_last_minute_and_a_charg
     found = entry.info()
     assert found is not None
     assert (found.limits, found.largest) == (Rates(600, 1_000), 1_024)
+
+
+def test_a_full_disk_does_not_stop_it_and_is_told(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry.make()
+    standing = Standing(entry, "http://h", "m", limits=Rates(60), largest=0)
+
+    def full(self: Entry, info: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Entry, "write", full)
+    standing.granting(5)
+    assert "cannot write its notes" in capsys.readouterr().err
