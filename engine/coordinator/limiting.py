@@ -26,6 +26,7 @@ LOOK_S: Final = 0.2  # between two looks at whether the limiter lives
 LOOK_FOR_OTHERS_S: Final = 1.0
 HEALTHY_S: Final = 30.0
 FAILURES_MAX: Final = 8
+WORTH_SAYING: Final = 0.1  # by how much an endpoint's limit has to change for another note
 _FRAME_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -77,6 +78,7 @@ class Limiting:
         self._due = 0.0  # when to look, or to try, next
         self._gauge: Gauge | None = None
         self._told = Bounds()
+        self._said: dict[str, int] = {}  # limits of the endpoint that notes spoke of
         self.hopeless = ""  # why the run should give up, one sentence
         self.socket: Path = entry.socket
         self.token = entry.token
@@ -259,8 +261,13 @@ class Limiting:
         if (bound.limit, bound.highest) == (told.limit, told.highest):
             return
         if 0 < bound.endpoint == bound.limit and bound.endpoint != bound.lowest:
-            said = f"the endpoint allows {bound.limit:,} {name}, its replies say"
-            self._note(said + (f"; that is less than the {mine:,} of this run, and holds" if mine else ""))
+            before = self._said.get(name, 0)
+            if abs(bound.limit - before) > WORTH_SAYING * before:  # some endpoints' limits drift all the time
+                self._said[name] = bound.limit
+                said = f"the endpoint allows {bound.limit:,} {name}, its replies say"
+                self._note(
+                    said + (f"; that is less than the {mine:,} of this run, and holds" if mine else "")
+                )
             return
         where = "for the same key and model on this machine"
         if mine and bound.limit < mine:

@@ -60,6 +60,7 @@ class Concurrency:
         "_probes",
         "_probing",
         "_reference",
+        "_round_until",
         "_shut_until",
         "_step",
         "_strikes",
@@ -82,6 +83,7 @@ class Concurrency:
         self._step = 1  # how much the next growth adds, once the wall was met
         self._grew = False  # the last decision was to grow, and no round has confirmed it
         self._grow_at = self._decided_at = self._shut_until = self._cut_at = -math.inf
+        self._round_until = -math.inf
         self._strikes = 0  # rounds in a row in which nothing got through
         self._latency_s = 0.0  # of good replies, lately
         self._reference = (0, 0.0)  # a limit and its latency, to judge growth by
@@ -104,7 +106,7 @@ class Concurrency:
             if started_at >= self._decided_at:
                 self._good = good = self._good + 1
                 self._latency_sum += latency_s
-                if not self._held and good * 2 >= self._base and now - self._decided_at >= self._round_s:
+                if good * 2 >= self._base and now >= self._round_until and not self._held:
                     self._end_clean_round(now)
         elif signal is Signal.HOLD:
             self._failed += 1
@@ -115,11 +117,12 @@ class Concurrency:
             self.limit = max(0, self._base - self._held)
         elif now >= self._cut_at + COOLDOWN_S:
             self._cut_at = now
+            self._wait_to_grow(now)
             self._cut_to(int(self._base * CUT), now)
 
     def tick(self, now: float) -> None:
         """Time has passed: end a round in which calls were refused, open again what was shut."""
-        if self._held and now - self._decided_at >= self._round_s:
+        if self._held and now >= self._round_until:
             self._end_refused_round(now)
         if not self.limit and not self._held and now >= self._shut_until:
             self.limit = self._base
@@ -144,18 +147,20 @@ class Concurrency:
         if held >= base and not self._good:
             self._shut_until = now + min(STRUCK_ROUNDS * self._round_s * 2.0**self._strikes, SHUT_MAX_S)
             self._strikes = min(self._strikes + 1, 16)
-        # Refused right after growing: that is the wall. Otherwise another worker has grown, or it is noise.
-        yielded = 0
+        is_one_of_many = base >= YIELD_FROM and self._probe_s >= PROBE_S * YIELD_AMONG
+        yielded = YIELDED if self._grew and is_one_of_many else 0
+        self._wait_to_grow(now)
+        self._cut_to(base - held - yielded, now)
+        if now < self._shut_until:
+            self.limit = 0
+
+    def _wait_to_grow(self, now: float) -> None:
+        """Refused right after growing: that is the wall. Otherwise another worker has grown, or it is noise."""
         if self._grew:
-            is_one_of_many = base >= YIELD_FROM and self._probe_s >= PROBE_S * YIELD_AMONG
-            yielded = YIELDED if is_one_of_many else 0
             self._probes += 1
             self._grow_at = now + self._probe_s * (0.75 + 0.5 * (self._probes * _GOLDEN % 1.0))
         else:
             self._grow_at = now + STRUCK_ROUNDS * self._round_s
-        self._cut_to(base - held - yielded, now)
-        if now < self._shut_until:
-            self.limit = 0
 
     def _cut_to(self, limit: int, now: float) -> None:
         self._base = self.limit = max(1, limit)
@@ -202,6 +207,7 @@ class Concurrency:
 
     def _decide(self, now: float) -> None:
         self._decided_at = now
+        self._round_until = now + self._round_s
         self._begin_round()
 
     def _begin_round(self) -> None:

@@ -21,17 +21,20 @@ class Charging:
     def __init__(self, *, settles: bool, rates: Rates = NO_RATES) -> None:
         self._settles = settles
         self._rates = rates
+        self.has_limits = any(rates)  # whether any call could be too dear
         self._correction = Correction(may_lower=settles)
 
     def limit(self, rates: Rates) -> None:
         """Other limits hold from now on."""
         self._rates = rates
+        self.has_limits = any(rates)
 
     def charged(self, charge: Charge) -> Charge:
         """A call's charge, its prompt corrected by what is known of this job's prompts."""
-        tokens_in = self._correction.corrected(charge.tokens_in)
-        if tokens_in == charge.tokens_in:
+        correction = self._correction
+        if correction.factor == 1.0:
             return charge
+        tokens_in = correction.corrected(charge.tokens_in)
         if _is_sum(charge):
             return Charge(tokens_in, charge.tokens_out, min(tokens_in + charge.tokens_out, TOKENS_MAX))
         return Charge(tokens_in, charge.tokens_out, max(tokens_in, charge.tokens_out))

@@ -122,8 +122,9 @@ class Executor:
 
     def too_large(self, run: RowRun) -> OutcomeLine | None:
         """The outcome of a call that alone costs more than a limit, unsent; None for one that can pass."""
-        run.charge = self.charging.charged(run.call.charge)
-        says = self.charging.too_dear(run.charge)
+        charging = self.charging
+        run.charge = charging.charged(run.call.charge)
+        says = charging.too_dear(run.charge) if charging.has_limits else ""
         return self._gave_up(run, Failure(ErrorKind.REQUEST_TOO_LARGE, says)) if says else None
 
     def absorb(self, run: RowRun, result: Reply | Failure) -> tuple[OutcomeLine | Later, Failure | None]:

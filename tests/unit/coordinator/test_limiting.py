@@ -276,6 +276,21 @@ def test_an_endpoint_that_names_no_limits_to_learn_is_noticed(
     on_stage(scene, entry, monkeypatch, rpm=0)
 
 
+def test_a_limit_of_the_endpoint_that_drifts_is_not_told_again_and_again(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.pass_time(0.5)
+        for limit in range(1_000, 1_090, 10):
+            stage.hear(Bound(limit, 6_000, "the test", 6_000, "the test", limit))
+        assert len(stage.notes) == 1
+        assert stage.limiting.rates == Rates(1_080)
+        stage.hear(Bound(500, 6_000, "the test", 6_000, "the test", 500))
+        assert "500 RPM" in stage.notes[1]
+
+    on_stage(scene, entry, monkeypatch)
+
+
 def test_while_another_run_starts_one_this_one_waits_for_it(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

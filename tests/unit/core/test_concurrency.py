@@ -207,6 +207,18 @@ def test_under_a_quota_later_refusals_cut_again_but_not_within_the_cooldown() ->
     assert limit.limit == 64
 
 
+def test_under_a_quota_too_the_wall_is_not_tried_again_at_once() -> None:
+    limit = Concurrency(1_000, 40)
+    now = rounds(limit, 1, 0.0)
+    reply(limit, Signal.PAUSE, now, now + 0.01)
+    cut = limit.limit
+    assert cut < 80
+    quiet = rounds(limit, int(PROBE_S * 0.7 / CALL_S), now + 0.02)
+    assert limit.limit == cut
+    rounds(limit, int(PROBE_S * 0.6 / CALL_S), quiet)
+    assert limit.limit > cut
+
+
 def test_another_ceiling_moves_a_limit_that_stood_at_the_old_one_and_keeps_a_lower_one() -> None:
     limit = Concurrency(64, 64)
     limit.retune(128)
