@@ -16,6 +16,7 @@ from engine.mock.spawn import MockProcess
 LATENCY_S = 0.2
 WALLS = (50, 200, 20)
 SETTLE_S = 15.0
+SPAN_S = 3  # of a look at whether it has settled
 
 
 def measure(status: int, procs: int, stage_s: float, folder: Path) -> list[dict[str, Any]]:
@@ -24,7 +25,7 @@ def measure(status: int, procs: int, stage_s: float, folder: Path) -> list[dict[
     settings = MockSettings(
         latency=f"{LATENCY_S * 1000:.0f}ms", capacity_steps=steps, capacity_status=status, log=True
     )
-    count = int(sum(WALLS) / LATENCY_S * stage_s * 1.1)
+    count = int(sum(WALLS) / LATENCY_S * stage_s)
     rows = write_rows(folder / "rows.jsonl", count, chars=100)
     with MockProcess(settings) as mock:
         ran = engine(mock.base_url, rows, folder, "--procs", str(procs))
@@ -52,12 +53,12 @@ def measure(status: int, procs: int, stage_s: float, folder: Path) -> list[dict[
 
 
 def settled_s(replies: list[tuple[float, bool]], start: float, end: float, wall: int) -> float:
-    """After how long every following second uses 90 % of the wall at least, and less than 5 % are refused."""
+    """From when on the wall was used to 90 % at least and less than 5 % were refused, in every three seconds."""
     settled = 0.0
-    for second in range(int(end - start)):
-        seen = [taken for at, taken in replies if start + second <= at < start + second + 1]
+    for second in range(int(end - start) - SPAN_S + 1):
+        seen = [taken for at, taken in replies if start + second <= at < start + second + SPAN_S]
         good = sum(seen)
-        if good < 0.9 * wall / LATENCY_S or len(seen) - good > 0.05 * len(seen):
+        if good < 0.9 * wall / LATENCY_S * SPAN_S or len(seen) - good > 0.05 * len(seen):
             settled = second + 1.0
     return settled
 
