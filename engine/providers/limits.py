@@ -88,20 +88,21 @@ class LimitReader:
         elif host.endswith("groq.com") or (provider == "azure" and declares_rpm):
             fields = [field for field in fields if field.kind != _REQUESTS]
         self._fields = fields
-        self._present: list[_Field] | None = None  # those that replies were seen to have
+        self._is_minutely = False  # whether a request limit is known not to be one of a day
 
     def read(self, headers: Mapping[str, str]) -> Seen | None:
         """What a reply's headers (names in lower case) say; None where they say nothing."""
-        if self._present is None:
-            present = [field for field in self._fields if field.limit in headers]
-            if not present:
-                return None
-            self._present = [field for field in present if not _is_daily(field, headers)]
         limits, used = [0, 0, 0, 0], [0, 0, 0, 0]
-        for field in self._present:
+        for field in self._fields:
             limit = _count(headers.get(field.limit, ""))
             if not limit:
                 continue
+            if field.reset and field.kind == _REQUESTS and not self._is_minutely:
+                daily = _is_daily(field, headers)
+                self._is_minutely = daily is False
+                if daily:
+                    self._fields = [other for other in self._fields if other.kind != _REQUESTS]
+                    continue
             limits[field.kind] = limit * field.times
             remaining = headers.get(field.remaining, "")
             if remaining.isdecimal():
@@ -110,17 +111,15 @@ class LimitReader:
         return Seen(Rates(*limits), Rates(*used)) if any(limits) else None
 
 
-def _is_daily(field: _Field, headers: Mapping[str, str]) -> bool:
-    """Whether a request limit is one of a day: its reset tells how fast what was used comes back.
+def _is_daily(field: _Field, headers: Mapping[str, str]) -> bool | None:
+    """Whether a request limit is one of a day: its reset tells how fast what was used comes back. None: not yet.
 
     With so much used of a limit, all of it is back after used / limit of the period (OpenAI's and Groq's replies).
     """
-    if field.kind != _REQUESTS or not field.reset:
-        return False
     limit, left = _count(headers.get(field.limit, "")), _count(headers.get(field.remaining, ""))
     reset_s = duration_s(headers.get(field.reset, "").strip().lower())
     if reset_s is None or not 0 <= left < limit:
-        return False
+        return None
     return 0.5 * DAY_S <= reset_s * limit / (limit - left) <= 2 * DAY_S
 
 

@@ -12,6 +12,7 @@ from engine.core.estimate import Correction
 from engine.core.model import Charge
 from engine.core.quota import NO_RATES, RATE_NAMES, Rates, is_too_dear
 
+REMEMBERED_S: Final = 59.0  # a quota's minute, less what a settlement takes to arrive
 TOKENS_MAX: Final = 10**9  # no reply's usage is believed beyond this
 
 
@@ -52,11 +53,12 @@ class Charging:
         return f"this call alone costs {' and '.join(over)}; it was not sent"
 
     def settlement(
-        self, estimated: Charge, charged: Charge, tokens_in: int, tokens_out: int
+        self, estimated: Charge, charged: Charge, tokens_in: int, tokens_out: int, *, age_s: float = 0.0
     ) -> tuple[int, int, int]:
         """Tokens to charge in addition (negative: to give back) once usage is known: by the rule, in, and out.
 
-        ``estimated`` is the charge before correction. All 0 where the reply stated no usage.
+        ``estimated`` is the charge before correction, ``age_s`` how long ago it was made: what the quota has forgotten is
+        not given back. All 0 where the reply stated no usage.
         """
         if tokens_in <= 0:
             return 0, 0, 0
@@ -64,10 +66,11 @@ class Charging:
             self._correction.observe(estimated.tokens_in, min(tokens_in, TOKENS_MAX))
         real = min(tokens_in + tokens_out, TOKENS_MAX)
         if self._settles:
+            least = 0 if age_s >= REMEMBERED_S else -TOKENS_MAX
             return (
-                real - charged.tokens,
-                min(tokens_in, TOKENS_MAX) - charged.tokens_in,
-                min(tokens_out, TOKENS_MAX) - charged.tokens_out,
+                max(least, real - charged.tokens),
+                max(least, min(tokens_in, TOKENS_MAX) - charged.tokens_in),
+                max(least, min(tokens_out, TOKENS_MAX) - charged.tokens_out),
             )
         # Only an estimate that was too low is corrected.
         due = tokens_in + charged.tokens_out if _is_sum(charged) else max(tokens_in, charged.tokens_out)

@@ -305,9 +305,9 @@ class Worker:
         )
         if self._limiter is not None:
             if isinstance(result, Reply):
-                self._observer.note(result.headers, now)
+                self._observer.note(result.headers, now, is_refusal=result.status == 429)
             due = self._executor.charging.settlement(
-                estimated, charge, run.tokens_in - spent_in, run.tokens_out - spent_out
+                estimated, charge, run.tokens_in - spent_in, run.tokens_out - spent_out, age_s=now - started
             )
             if any(due):
                 self._limiter.settle(*due)

@@ -2,7 +2,8 @@
 
 Rules of this file:
 1. A limit that changed is told at once; what is used of it four times a second, and the most of that time.
-2. Endpoints that say nothing cost nothing: after some silent replies only one in many is looked at.
+2. Endpoints that say nothing cost nothing: after some silent replies only refusals and one in many
+   of the others are looked at.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,9 +28,9 @@ class Observer:
         self._told_at = float("-inf")
         self._silent = 0
 
-    def note(self, headers: Mapping[str, str], now: float) -> None:
+    def note(self, headers: Mapping[str, str], now: float, *, is_refusal: bool = False) -> None:
         """A reply came with these headers."""
-        if self._silent >= SILENT_REPLIES and self._silent % LOOK_AT_ONE_IN:
+        if self._silent >= SILENT_REPLIES and self._silent % LOOK_AT_ONE_IN and not is_refusal:
             self._silent += 1
             return
         seen = self._reader.read(headers)

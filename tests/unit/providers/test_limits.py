@@ -95,6 +95,21 @@ def test_more_left_than_there_is_is_nothing_used() -> None:
     assert read({**OPENAI, "x-ratelimit-remaining-tokens": "999999999"}) == (Rates(5_000, 160_000), Rates(1))
 
 
+def test_limits_that_only_later_replies_name_are_read() -> None:
+    reader = LimitReader("https://api.example")
+    some = {name: value for name, value in OPENAI.items() if "requests" in name}
+    assert reader.read(some) == (Rates(5_000), Rates(1))
+    assert reader.read(OPENAI) == (Rates(5_000, 160_000), Rates(1, 24))
+
+
+def test_a_daily_limit_is_known_as_one_as_soon_as_something_of_it_is_used() -> None:
+    reader = LimitReader("https://api.example")
+    untouched = {**GROQ, "x-ratelimit-remaining-requests": "14400", "x-ratelimit-reset-requests": "0s"}
+    assert reader.read(untouched) == (Rates(14_400, 18_000), Rates(0, 3))
+    assert reader.read(GROQ) == (Rates(tpm=18_000), Rates(tpm=3))
+    assert reader.read(untouched) == (Rates(tpm=18_000), Rates(tpm=3))
+
+
 def test_replies_without_limits_say_nothing_and_later_ones_are_read_all_the_same() -> None:
     reader = LimitReader("https://api.example")
     assert reader.read({"content-type": "application/json"}) is None

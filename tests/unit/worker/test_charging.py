@@ -72,3 +72,12 @@ def test_other_limits_count_from_when_they_are_told() -> None:
     assert not charging.too_dear(charge)
     charging.limit(Rates(tpm=100))
     assert charging.too_dear(charge)
+
+
+def test_for_a_call_that_is_older_than_the_minute_nothing_is_given_back() -> None:
+    """Its charge is forgotten already: what was given back would be taken from younger calls."""
+    charge = charge_by_sum(100, 500)
+    charging = Charging(settles=True)
+    assert charging.settlement(charge, charge, 80, 20, age_s=58.0) == (-500, -20, -480)
+    assert charging.settlement(charge, charge, 80, 20, age_s=59.5) == (0, 0, 0)
+    assert charging.settlement(charge, charge, 150, 520, age_s=90.0) == (70, 50, 20)

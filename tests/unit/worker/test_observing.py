@@ -41,6 +41,14 @@ def test_what_nobody_heard_is_told_again() -> None:
     assert ear.told == [(Rates(tpm=100), Rates(tpm=10))]
 
 
+def test_a_refusal_is_always_read() -> None:
+    ear = Ear()
+    for _ in range(SILENT_REPLIES + 1):
+        ear.observer.note({}, 0.0)
+    ear.observer.note(headers(100, 0), 1.0, is_refusal=True)
+    assert ear.told == [(Rates(tpm=100), Rates(tpm=100))]
+
+
 def test_endpoints_that_say_nothing_are_hardly_listened_to_and_heard_when_they_begin() -> None:
     ear = Ear()
     for _ in range(SILENT_REPLIES):
