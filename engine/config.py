@@ -5,7 +5,7 @@ Rules of this file:
 2. No secret is in the tree: ``Job`` can be printed, hashed and stored. Secrets travel beside it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.core.model import Target
@@ -51,6 +51,22 @@ class StepSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One of several places that rows may go to: an address, a model and a key with limits of their own."""
+
+    name: str
+    target: Target
+    weight: float = 1.0  # among endpoints that could take a row; 0: only where no other one is well
+    url: str | None = None  # provider http: template
+    rpm: int | None = None
+    tpm: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
+    learn_limits: bool = False
+    api_key_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What to do with every row, and how. Serialises to JSON with msgspec; holds no secret."""
 
@@ -86,6 +102,7 @@ class Job:
         tuple[str, str], ...
     ] = ()  # values name variables as ${NAME}; what they hold is not here
     vocabularies: tuple[str, ...] = ()  # folders with tiktoken's vocabularies: count tokens exactly
+    endpoints: tuple[Endpoint, ...] = ()  # where rows go, if that is more than one place; see ``jobs_of``
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -93,15 +110,51 @@ class Job:
         """What makes a resumed run the same job: target, step, formats, meta. Not procs, limits or quota."""
         from msgspec import to_builtins
 
+        target = to_builtins(self.target)
+        if self.endpoints:
+            # A region or a key more or less leaves the job what it is; another model does not.
+            target |= {"provider": "", "base_url": "", "model": "", "api_version": ""}
+            asked = {(one.target.provider, one.target.model, _path(one.url)) for one in self.endpoints}
+            target["endpoints"] = sorted(map(list, asked))
         return {
-            "target": to_builtins(self.target),
-            "step": to_builtins(self.step),
+            "target": target,
+            "step": to_builtins(replace(self.step, url=None) if self.endpoints else self.step),
             "input_format": self.input_format,
             "output_format": self.output_format,
             "meta": self.meta,
         }
 
 
-def rates_of(job: Job) -> Rates:
-    """The limits that a job declares."""
+def _path(url: str | None) -> str:
+    """A URL template without its host."""
+    return (url or "").partition("://")[2].partition("/")[2]
+
+
+def jobs_of(job: Job) -> tuple[Job, ...]:
+    """The job as it is at each of its endpoints, in order; a job without a list of them has one."""
+    return tuple(_job_at(job, endpoint) for endpoint in job.endpoints) or (job,)
+
+
+def _job_at(job: Job, endpoint: Endpoint) -> Job:
+    return replace(
+        job,
+        endpoints=(),
+        target=endpoint.target,
+        step=replace(job.step, url=endpoint.url),
+        rpm=endpoint.rpm,
+        tpm=endpoint.tpm,
+        input_tpm=endpoint.input_tpm,
+        output_tpm=endpoint.output_tpm,
+        learn_limits=endpoint.learn_limits,
+        api_key_env=endpoint.api_key_env,
+    )
+
+
+def has_own_urls(job: Job) -> bool:
+    """Whether each row names its own page: then one that is missing or closed says nothing about the next one."""
+    return job.step.url is not None and "{" in job.step.url
+
+
+def rates_of(job: "Job | Endpoint") -> Rates:
+    """The limits that a job, or one of its endpoints, declares."""
     return Rates(job.rpm or 0, job.tpm or 0, job.input_tpm or 0, job.output_tpm or 0)

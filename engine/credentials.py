@@ -77,6 +77,9 @@ class AuthHeader:
         return "".join(part.reveal() if isinstance(part, Secret) else part for part in self.parts)
 
 
+Auth = tuple[AuthHeader, ...]  # what calls to one endpoint carry
+
+
 def all_secrets(auth: Iterable[AuthHeader]) -> tuple[Secret, ...]:
     """Every secret of some headers."""
     return tuple(secret for header in auth for secret in header.secrets)

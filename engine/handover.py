@@ -10,20 +10,27 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.config import Job
-from engine.credentials import AuthHeader, Secret, all_secrets
+from engine.credentials import Auth, AuthHeader, Secret, all_secrets
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterAddress:
+    """Where an endpoint's permits are to be had."""
+
+    socket: str = ""  # "" when none are needed
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """One worker's start: which job, which slot, where its coordinator and its limiter listen."""
+    """One worker's start: which job, which slot, where its coordinator and its limiters listen."""
 
     job: Job
     slot: int
     run_id: str  # makes idempotency keys the same again after a resume
     token: str
     socket: str
-    limiter_socket: str = ""  # "" when no limit is declared
-    limiter_token: str = ""
+    limiters: tuple[LimiterAddress, ...] = ()  # one for each endpoint
     parent_pid: int = 0
     guard_s: float = (
         0.0  # stop sending after so long without a beat; 0 where the kernel tells of a parent's death
@@ -33,28 +40,34 @@ class WorkerSettings:
 @dataclass(frozen=True, slots=True)
 class _Line:
     settings: WorkerSettings
-    auth: list[tuple[str, list[tuple[bool, str]]]]  # header name; its parts, each with whether it is secret
+    # For each endpoint its headers: name; parts, each with whether it is secret.
+    auth: list[list[tuple[str, list[tuple[bool, str]]]]]
 
 
-def encode_handover(settings: WorkerSettings, auth: tuple[AuthHeader, ...]) -> bytes:
+def encode_handover(settings: WorkerSettings, auth: tuple[Auth, ...]) -> bytes:
     """The line for a worker's standard input, secrets revealed. Write it to the pipe, keep it nowhere."""
-    revealed = [(header.name, [_revealed(part) for part in header.parts]) for header in auth]
+    revealed = [
+        [(header.name, [_revealed(part) for part in header.parts]) for header in headers] for headers in auth
+    ]
     return msgspec.json.encode(_Line(settings, revealed)) + b"\n"
 
 
-def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[AuthHeader, ...]]:
+def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[Auth, ...]]:
     """A worker's start from the line it was given. Raises msgspec.ValidationError for anything else."""
     parsed = msgspec.json.decode(line, type=_Line)
     auth = tuple(
-        AuthHeader(name, tuple(Secret(text) if is_secret else text for is_secret, text in parts))
-        for name, parts in parsed.auth
+        tuple(
+            AuthHeader(name, tuple(Secret(text) if is_secret else text for is_secret, text in parts))
+            for name, parts in headers
+        )
+        for headers in parsed.auth
     )
     return parsed.settings, auth
 
 
-def secret_values(auth: tuple[AuthHeader, ...]) -> list[str]:
+def secret_values(auth: tuple[Auth, ...]) -> list[str]:
     """The secrets themselves, to keep them out of children's environments."""
-    return [secret.reveal() for secret in all_secrets(auth)]
+    return [secret.reveal() for headers in auth for secret in all_secrets(headers)]
 
 
 def _revealed(part: str | Secret) -> tuple[bool, str]:

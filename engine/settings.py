@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from engine.config import Job, StepSettings, Timeouts
+from engine.config import Job, StepSettings, Timeouts, jobs_of
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
-from engine.credentials import AuthHeader, names_secret, secret_from_environment, secret_header
+from engine.credentials import Auth, AuthHeader, names_secret, secret_from_environment, secret_header
+from engine.endpoints import check_different, limits_of, read_endpoints
 from engine.formats.detect import detect
 from engine.providers import PROVIDERS, make_provider, provider_class
 from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS
@@ -45,7 +46,7 @@ class Loaded:
     """A job, the secrets that travel beside it, and the origin of each setting."""
 
     job: Job
-    auth: tuple[AuthHeader, ...]
+    auth: tuple[Auth, ...]  # of each endpoint
     origins: dict[str, Origin]
 
 
@@ -60,8 +61,11 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     _refuse_contradictions(values)
     headers, secret_headers = _headers(values["header"])
     input_format = values["input_format"] or detect(values["input"])[0]
-    target = _target(values, input_format)
-    step = _step(values, headers)
+    endpoints = read_endpoints(
+        values["endpoints"] or (), values, lambda merged: _target(merged, input_format)
+    )
+    target = endpoints[0].target if endpoints else _target(values, input_format)
+    step = _step(values, headers, is_plain=target.provider == "http")
     output_format = values["output_format"] or _output_format(values["output"], input_format)
     if input_format == "openai-batch":
         step = _as_batch(step, output_format)
@@ -93,8 +97,11 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         api_key_env=values["api_key_env"] or "",
         secret_headers=secret_headers,
         timeouts=timeouts_of(values["timeout"]),
+        endpoints=endpoints,
     )
-    return Loaded(job, auth_for(job, environment), origins)
+    auth = auth_for(job, environment)
+    check_different(job, auth)
+    return Loaded(job, auth, origins)
 
 
 def flag_name(name: str) -> str:
@@ -109,12 +116,6 @@ def _vocabularies(environment: Mapping[str, str]) -> tuple[str, ...]:
     ]
     usual = [str(Path(tempfile.gettempdir()) / "data-gym-cache"), str(Path.home() / ".cache" / "tiktoken")]
     return tuple(named[:1] or usual)
-
-
-def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:
-    """The fields of a Job that ``--rpm`` and its like set."""
-    limits = {name: None if value == "auto" else value for name, value in given.items()}
-    return {**limits, "learn_limits": "auto" in given.values()}
 
 
 def in_flight_of(value: int | str) -> dict[str, Any]:
@@ -191,13 +192,6 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
     sources = [name for name in ("prompt", "prompt_file", "messages", "url") if values[name] is not None]
     if len(sources) > 1:
         raise UsageError(f"{' and '.join(map(flag_name, sources))} exclude each other: give one of them.")
-    plain = values["provider"] == "http"
-    if plain != (values["url"] is not None):
-        raise UsageError("--provider http and --url belong together: give both, or neither.")
-    if not plain and (values["body"] is not None or values["select"]):
-        raise UsageError(
-            "--body and --select are for --provider http; a model's body fields go into --param."
-        )
     choices = {
         "endpoint": ("chat", "responses", "embeddings", "completions"),
         "durability": ("fsync", "os"),
@@ -216,12 +210,17 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
 
 def _target(values: Mapping[str, Any], input_format: str) -> Target:
     provider = values["provider"]
+    plain = provider == "http"
+    if plain != (values["url"] is not None):
+        raise UsageError("--provider http and --url belong together: give both, or neither.")
+    if not plain and (values["body"] is not None or values["select"]):
+        raise UsageError(
+            "--body and --select are for --provider http; a model's body fields go into --param."
+        )
     names_its_own = input_format == "openai-batch"  # each line has its model in its body
     if not values["model"] and not names_its_own and provider in ("openai", "azure", "anthropic", "ollama"):
         raise UsageError("There is no model. Give one with --model NAME.")
-    base_url = values["base_url"]
-    if provider == "http":
-        base_url = values["url"]
+    base_url = values["url"] if plain else values["base_url"]
     schema = None
     if values["schema"] is not None:
         schema = parse_schema(_read(values["schema"], "schema"), source=values["schema"])
@@ -253,12 +252,12 @@ def _params(lines: list[str]) -> dict[str, Any]:
     return params
 
 
-def _step(values: Mapping[str, Any], headers: tuple[tuple[str, str], ...]) -> StepSettings:
+def _step(values: Mapping[str, Any], headers: tuple[tuple[str, str], ...], *, is_plain: bool) -> StepSettings:
     prompt = values["prompt"]
     if values["prompt_file"] is not None:
         prompt = read_prompt_file(values["prompt_file"])
     return StepSettings(
-        kind="request" if values["provider"] == "http" else "ask",
+        kind="request" if is_plain else "ask",
         prompt=prompt,
         system=values["system"],
         messages=values["messages"],
@@ -313,9 +312,13 @@ def _headers(lines: list[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple
     return tuple(plain), tuple(secret)
 
 
-def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[AuthHeader, ...]:
-    """The secrets of a job, from the environment. Raises UsageError where one is missing."""
-    environment = os.environ if environment is None else environment
+def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Auth, ...]:
+    """The secrets of each of a job's endpoints, from the environment. Raises UsageError where one is missing."""
+    source = os.environ if environment is None else environment
+    return tuple(_headers_for(one, source) for one in jobs_of(job))
+
+
+def _headers_for(job: Job, environment: Mapping[str, str]) -> Auth:
     headers: list[AuthHeader] = []
     for name, value in job.secret_headers:
         try:
@@ -327,7 +330,7 @@ def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Au
     return (*_key(job, environment), *headers)
 
 
-def _key(job: Job, environment: Mapping[str, str]) -> tuple[AuthHeader, ...]:
+def _key(job: Job, environment: Mapping[str, str]) -> Auth:
     """The provider's key as a header; none for a local server, a refusal where a key is missing."""
     auth = provider_class(job.target.provider).auth
     if auth is None:

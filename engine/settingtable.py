@@ -95,6 +95,14 @@ def _header_lines(value: Any) -> list[str]:
     return _pairs(value)
 
 
+def _tables(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        value = json.loads(value)
+    if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) for one in value):
+        raise ValueError("a list of tables is needed")
+    return [dict(one) for one in value]
+
+
 def parse_max_failures(text: str) -> tuple[int | None, float | None]:
     """``"10"`` is a number of rows, ``"5%"`` a share of the finished ones, ``""`` no bound.
 
@@ -163,6 +171,7 @@ SETTINGS: dict[str, Setting] = {
     "retries": Setting(_from_zero, 5),
     "max_failures": Setting(_failures, ""),
     "api_key_env": Setting(_text),
+    "endpoints": Setting(_tables),
     "input_format": Setting(_text),
     "output_format": Setting(_text),
     "rows": Setting(_count),

@@ -68,6 +68,7 @@ def retry_command(
 retry_command.__doc__ = f"{retry_command.__doc__}\n\n{_EXAMPLES}"
 
 _TARGET = ("model", "base_url", "max_tokens", "temperature")
+_OF_ENDPOINTS = ("base_url", "api_key_env")
 _STEP = ("prompt", "system")
 _JOB = ("retries", "max_failures", "share", "procs", "api_key_env", "ca_file")
 _OTHERS = ("prompt_file", "timeout", "in_flight", "rpm", "tpm", "input_tpm", "output_tpm")
@@ -76,7 +77,9 @@ _OTHERS = ("prompt_file", "timeout", "in_flight", "rpm", "tpm", "input_tpm", "ou
 def correct(job: Any, changes: list[str]) -> Any:
     """``job`` with ``NAME=VALUE`` settings replaced, each read as the flag of that name. Raises UsageError."""
     from engine.core.errors import UsageError
-    from engine.settings import flag_name, in_flight_of, limits_of, read_prompt_file, timeouts_of
+    from engine.core.quota import Rates
+    from engine.endpoints import limits_of
+    from engine.settings import flag_name, in_flight_of, read_prompt_file, timeouts_of
     from engine.settingtable import SETTINGS
 
     for change in changes:
@@ -87,17 +90,24 @@ def correct(job: Any, changes: list[str]) -> Any:
         if name not in (*_TARGET, *_STEP, *_JOB, *_OTHERS):
             known = ", ".join(flag_name(one)[2:] for one in (*_TARGET, *_STEP, *_JOB, *_OTHERS))
             raise UsageError(f"--set {change}: {raw_name!r} cannot be corrected; these can: {known}.")
+        if job.endpoints and name in (*Rates._fields, *_OF_ENDPOINTS):
+            raise UsageError(
+                f"--set {change}: this run has several endpoints. Correct the job file, and give engine run --job FILE "
+                "--retry-failed."
+            )
         try:
             value = SETTINGS[name].read(text)
         except (ValueError, TypeError) as error:
             raise UsageError(f"--set {change} cannot be used: {error}.") from None
         if name in _TARGET:
             job = replace(job, target=replace(job.target, **{name: value}))
+            places = (replace(one, target=replace(one.target, **{name: value})) for one in job.endpoints)
+            job = replace(job, endpoints=tuple(places))
         elif name in _STEP:
             job = replace(job, step=replace(job.step, **{name: value}))
         elif name == "prompt_file":
             job = replace(job, step=replace(job.step, prompt=read_prompt_file(value)))
-        elif name.endswith("pm"):
+        elif name in Rates._fields:
             fields = limits_of({name: value})
             job = replace(job, **{**fields, "learn_limits": job.learn_limits or fields["learn_limits"]})
         elif name == "in_flight":

@@ -148,8 +148,24 @@ def show(summary: Any, *, as_json: bool, quiet: bool, to_stderr: bool) -> None:
 
 
 def _explain(loaded: Any) -> None:
+    from engine.config import rates_of
+    from engine.core.quota import RATE_NAMES
+
     for name, origin in loaded.origins.items():
-        if origin.value not in (None, [], ""):
+        if origin.value not in (None, [], "") and name != "endpoints":
             print(f"{name:15} {origin.value!r:50.50} {origin.source}")
-    for header in loaded.auth:
-        print(f"{'key':15} {header.name + ': ' + header.masked:50.50} environment")
+    names = [endpoint.name for endpoint in loaded.job.endpoints] or [""]
+    for endpoint in loaded.job.endpoints:
+        target, limits = endpoint.target, rates_of(endpoint)
+        declared = ", ".join(
+            f"{limit} {unit}" for limit, unit in zip(limits, RATE_NAMES.values(), strict=True) if limit
+        )
+        where = f"{target.provider} {target.base_url} {target.model}".strip()
+        print(
+            f"{'endpoint':15} {endpoint.name}: {where}, weight {endpoint.weight:g}, {declared or 'no limits'}"
+        )
+    for name, headers in zip(names, loaded.auth, strict=True):
+        for header in headers:
+            print(
+                f"{'key':15} {' '.join([name, header.name]).strip() + ': ' + header.masked:50.50} environment"
+            )

@@ -4,9 +4,12 @@ Rules of this file:
 1. Rows are the store's to count, where there is one; requests, tokens and times are those of this command.
 """
 
+from typing import Any
+
 from engine.coordinator.ended import Ended
 from engine.coordinator.plan import Plan
 from engine.core.errors import ExitCode
+from engine.observe.counts import Counts, EndpointCounts
 from engine.observe.metrics import Metrics
 from engine.observe.summary import Summary
 from engine.store import Store
@@ -47,11 +50,10 @@ def summary_of(
         seconds=round(now - began, 3),
         first_request_s=None if first is None else round(first - began, 3),
         rows_per_s=round((metrics.ok + metrics.failed) / working_s, 1) if working_s else 0.0,
-        latency_ms={name: metrics.percentile_ms(at) for name, at in _PERCENTILES.items()}
-        if metrics.has_latencies
-        else {},
+        latency_ms=_latencies(metrics),
         quota={"rpm_used": rpm, "tpm_used": tpm},
         estimate=metrics.estimate,
+        endpoints=[_endpoint(counts) for counts in metrics.endpoints],
         failures=failures,
         worker_deaths=ended.deaths,
         extrapolation=_extrapolation(plan, metrics, ended, now - began),
@@ -60,6 +62,28 @@ def summary_of(
         exit_code=int(code),
         stopped=ended.reason,
     )
+
+
+def _latencies(counts: Counts) -> dict[str, float]:
+    if not counts.has_latencies:
+        return {}
+    return {name: counts.percentile_ms(at) for name, at in _PERCENTILES.items()}
+
+
+def _endpoint(counts: EndpointCounts) -> dict[str, Any]:
+    rpm, tpm = counts.used(counts.last_request)
+    return {
+        "name": counts.name,
+        "requests": counts.requests,
+        "ok": counts.ok_replies,
+        "retries": counts.retries,
+        "throttled": counts.throttled,
+        "cooldowns": counts.cooldowns,
+        "tokens_in": counts.tokens_in,
+        "tokens_out": counts.tokens_out,
+        "latency_ms": _latencies(counts),
+        "quota": {"rpm_used": rpm, "tpm_used": tpm},
+    }
 
 
 def _extrapolation(

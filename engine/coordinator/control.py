@@ -16,7 +16,10 @@ from engine.core.quota import Rates
 from engine.settingtable import SETTINGS
 from engine.wire.messages import Control, Controlled
 
-HELP = "Use one of: pause, resume, drain, set rpm=N tpm=N input-tpm=N output-tpm=N in-flight=N."
+HELP = (
+    "Use one of: pause, resume, drain, set rpm=N tpm=N input-tpm=N output-tpm=N in-flight=N. "
+    "With several endpoints: set NAME.rpm=N."
+)
 _SETTABLE = (*Rates._fields, "in_flight")
 
 
@@ -24,6 +27,7 @@ class Steered(Protocol):
     """A session, as far as it can be steered from outside."""
 
     supervisor: Supervisor
+    endpoints: list[str]  # names; one that is empty where the run has no table of them
 
     def pause(self, is_paused: bool) -> None: ...
 
@@ -64,23 +68,46 @@ class Controls:
             return self._set(_parsed(words[1:]))
         raise UsageError(f"{' '.join(words)!r} is not understood. {HELP}")
 
-    def _set(self, values: dict[str, int]) -> str:
-        supervisor = self._session.supervisor
-        limits = {name: values[name] for name in Rates._fields if name in values}
-        if limits:
-            supervisor.set_limits(limits)
-        if "in_flight" in values:
-            supervisor.set_in_flight(values["in_flight"])
+    def _set(self, values: "_Values") -> str:
+        supervisor, limits = self._session.supervisor, self._limits(values)
+        for endpoint, its in limits.items():
+            supervisor.set_limits(its, endpoint)
+        if ("", "in_flight") in values:
+            supervisor.set_in_flight(values["", "in_flight"])
         self._session.tune()
-        return ", ".join(f"{name.replace('_', '-')} is {value:,} now" for name, value in values.items())
+        return ", ".join(
+            f"{'.'.join(filter(None, name)).replace('_', '-')} is {value:,} now"
+            for name, value in values.items()
+        )
+
+    def _limits(self, values: "_Values") -> dict[int, dict[str, int]]:
+        """The limits among some values, by the place of the endpoint they are for. Raises UsageError."""
+        names = self._session.endpoints
+        found: dict[int, dict[str, int]] = {}
+        for (endpoint, name), value in values.items():
+            if name == "in_flight" and not endpoint:
+                continue
+            if name == "in_flight" or endpoint not in names:
+                raise UsageError(
+                    f"Say which endpoint's limits to set, like {names[0]}.rpm=500. Endpoints: {', '.join(names)}; "
+                    "in-flight is for all of them."
+                    if names[0]
+                    else f"This run has no endpoint named {endpoint!r}: it has one, without a name."
+                )
+            found.setdefault(names.index(endpoint), {})[name] = value
+        return found
 
 
-def _parsed(words: list[str]) -> dict[str, int]:
+_Values = dict[tuple[str, str], int]  # by endpoint and name
+
+
+def _parsed(words: list[str]) -> _Values:
     """``name=value`` words, each read as the flag of that name. Raises UsageError."""
-    values: dict[str, int] = {}
+    values: _Values = {}
     for word in words:
-        name, equals, text = word.partition("=")
-        name = name.lstrip("-").replace("-", "_")
+        whole, equals, text = word.partition("=")
+        endpoint, _, name = whole.lstrip("-").rpartition(".")
+        name = name.replace("-", "_")
         if not equals or name not in _SETTABLE:
             raise UsageError(f"{word!r} cannot be set. {HELP}")
         try:
@@ -89,5 +116,5 @@ def _parsed(words: list[str]) -> dict[str, int]:
             raise UsageError(f"{word} cannot be used: {error}.") from None
         if read == "auto":
             raise UsageError(f"{word} cannot be set on a run that runs: give a number.")
-        values[name] = read
+        values[endpoint, name] = read
     return values

@@ -66,7 +66,7 @@ class Limiting:
         self._pid = pid
         self._label, self._origin, self._model = label, origin, model
         self._backoff_s = backoff_s
-        self._note = note
+        self.note = note
         self._on_change = on_change
         entry.make()
         self._launcher = LocalLauncher(entry.path, hide=hide)
@@ -131,13 +131,17 @@ class Limiting:
             self._due = now + LOOK_S
             self._watch(self._info, now)
 
-    def close(self) -> None:
-        """Leave. A limiter that nobody else uses ends."""
+    def leave(self) -> None:
+        """Say that it is needed no more. A limiter that nobody else uses ends."""
         self._entry.unregister(self._pid)
         if self._link is not None:
             self._link.send(Leave())
             self._link.close(linger_ms=500)
             self._link = None
+
+    def close(self) -> None:
+        """Leave, and see its end if it is near."""
+        self.leave()
         if self._process is not None:
             # It ends within milliseconds, or goes on for others and is the system's to bury.
             self._process.wait(0.5)
@@ -232,7 +236,7 @@ class Limiting:
         self._info = None
         self._failures = 1 if now - self._started > HEALTHY_S else self._failures + 1
         self._due = now + self._backoff_s(self._failures)
-        self._note(f"the limiter ended ({how}); it is restarted, nothing is sent until then")
+        self.note(f"the limiter ended ({how}); it is restarted, nothing is sent until then")
         if self._failures >= FAILURES_MAX:
             self.hopeless = f"the limiter cannot be kept running: {how}"
 
@@ -265,25 +269,23 @@ class Limiting:
             if abs(bound.limit - before) > WORTH_SAYING * before:  # some endpoints' limits drift all the time
                 self._said[name] = bound.limit
                 said = f"the endpoint allows {bound.limit:,} {name}, its replies say"
-                self._note(
-                    said + (f"; that is less than the {mine:,} of this run, and holds" if mine else "")
-                )
+                self.note(said + (f"; that is less than the {mine:,} of this run, and holds" if mine else ""))
             return
         where = "for the same key and model on this machine"
         if mine and bound.limit < mine:
             if bound.lowest < mine:
-                self._note(
+                self.note(
                     f"this run declares {mine:,} {name}, {bound.lowest_by} declares {bound.lowest:,} {where}: "
                     f"the lower holds for both, {bound.limit:,}"
                 )
         elif mine and 0 < told.limit < mine:
-            self._note(f"{mine:,} {name} hold again, as this run declares")
+            self.note(f"{mine:,} {name} hold again, as this run declares")
         elif mine and bound.highest > mine:
-            self._note(
+            self.note(
                 f"this run declares {mine:,} {name}, {bound.highest_by} declares {bound.highest:,} {where}: "
                 f"the lower holds for both, {bound.limit:,}"
             )
         elif not mine and bound.lowest:
-            self._note(
+            self.note(
                 f"{bound.lowest_by} declares {bound.lowest:,} {name} {where}: it holds for this run too"
             )

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from engine.config import Job, rates_of
+from engine.config import Job, jobs_of, rates_of
 from engine.coordinator.embedded import is_embedded, settings_of
 from engine.core.errors import RowError, UsageError
 from engine.core.quota import Rates
@@ -45,15 +45,9 @@ class Plan:
 
 def check(job: Job) -> Plan:
     """Open the input and try every part of the job. Raises UsageError."""
-    if job.target.provider == "mock" and is_embedded(job.target.base_url):
-        settings_of(job.target.base_url)
-    provider = make_provider(job.target)
-    if job.vocabularies:
-        exact_measure(job.target.model, job.vocabularies)
-    step = make_step(job.step.kind, job.step, job.target, provider)
+    steps = _steps(job)
     format_named(job.output_format)
     _check_ca_file(job.ca_file)
-    _check_possible(job, step)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
         raise UsageError(
             "openai-batch output needs openai-batch input: its records answer the input's custom_ids."
@@ -62,11 +56,11 @@ def check(job: Job) -> Plan:
         check_output(job.output, job.state, job.input)
     source = Source(job.input, job.input_format, row_bytes_max=job.limits.row_bytes_max)
     try:
-        _check_columns(step.columns, source)
+        _check_columns(frozenset().union(*(step.columns for step in steps)), source)
     except UsageError:
         source.close()
         raise
-    answers = step.answer_columns
+    answers = steps[0].answer_columns
     columns: tuple[str, ...] = ()
     if source.columns is not None:
         tail = ("_status", "_error", *(META_COLUMNS if job.meta else ()))
@@ -78,6 +72,23 @@ def check(job: Job) -> Plan:
         source.close()
         raise
     return Plan(job, source, columns, answers, dict(source.notes), out)
+
+
+def _steps(job: Job) -> list[Step]:
+    """The job's step at each of its endpoints, tried."""
+    steps = []
+    names = [f"Endpoint {endpoint.name}: " for endpoint in job.endpoints] or [""]
+    for name, one in zip(names, jobs_of(job), strict=True):
+        try:
+            if one.target.provider == "mock" and is_embedded(one.target.base_url):
+                settings_of(one.target.base_url)
+            if one.vocabularies:
+                exact_measure(one.target.model, one.vocabularies)
+            steps.append(make_step(one.step.kind, one.step, one.target, make_provider(one.target)))
+            _check_possible(one, steps[-1])
+        except UsageError as error:
+            raise UsageError(f"{name}{error}") from None
+    return steps
 
 
 def _stream_out(job: Job, columns: tuple[str, ...]) -> StreamOut | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from engine.config import Job, rates_of
+from engine.config import Job, jobs_of, rates_of
 from engine.coordinator.account import summary_of
 from engine.coordinator.embedded import is_embedded, start_mock
 from engine.coordinator.ended import Ended
@@ -32,8 +32,10 @@ from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
 from engine.core.errors import CannotStart
 from engine.core.ledger import Ledger
-from engine.credentials import AuthHeader, all_secrets
+from engine.core.model import Target
+from engine.credentials import Auth, all_secrets
 from engine.handover import secret_values
+from engine.launchers.local import Process
 from engine.launchers.process import raise_open_files
 from engine.limiter.registry import Registry, default_folder
 from engine.observe.log import RunLog
@@ -49,7 +51,7 @@ from engine.wire.link import Hub
 SPARE_FILES = 64  # descriptors a worker needs besides one for each request in flight
 
 
-def run_job(job: Job, auth: tuple[AuthHeader, ...], progress: Progress) -> Summary:
+def run_job(job: Job, auth: tuple[Auth, ...], progress: Progress) -> Summary:
     """Run ``job`` to its end, or to where it stops, and say what it came to.
 
     Guarantees: an outcome counted in the summary is in the store; the output exists under its name only if
@@ -72,7 +74,7 @@ class _Runner:
     """What one run needs between its plan and its summary."""
 
     def __init__(
-        self, plan: Plan, store: Store | None, auth: tuple[AuthHeader, ...], progress: Progress, began: float
+        self, plan: Plan, store: Store | None, auth: tuple[Auth, ...], progress: Progress, began: float
     ) -> None:
         self._plan = plan
         self._job = plan.job
@@ -82,7 +84,8 @@ class _Runner:
         self._began = began
         state = Path(self._job.state) if store is not None else None
         self._log = RunLog(state)
-        self._metrics = Metrics(began, rates_of(self._job))
+        rates = [rates_of(one) for one in jobs_of(self._job)]
+        self._metrics = Metrics(began, rates, [endpoint.name for endpoint in self._job.endpoints])
         self._view = LiveView(plan, state, self._metrics, progress)
         self._sockets = _socket_folder()
 
@@ -125,10 +128,8 @@ class _Runner:
 
     async def _serve(self) -> Ended:
         loop = asyncio.get_running_loop()
-        job, mock = self._job, None
-        if job.target.provider == "mock" and is_embedded(job.target.base_url):
-            mock, address = await loop.run_in_executor(None, start_mock, job.target.base_url, self._sockets)
-            job = replace(job, target=replace(job.target, base_url=address))
+        mocks: list[Process] = []
+        job = await loop.run_in_executor(None, self._start_mocks, mocks)
         job = self._fit_open_files(job)
         hub = Hub(self._sockets / "c", message_bytes_max=job.limits.message_bytes_max)
         writer: Writer | None = None
@@ -153,12 +154,28 @@ class _Runner:
             if writer is not None:
                 await loop.run_in_executor(None, writer.close)
             hub.close()
-            if mock is not None:
+            for mock in mocks:
                 mock.let_go()
                 if mock.wait(2.0) is None:
                     mock.kill()
                     mock.wait(2.0)
                 mock.close()
+
+    def _start_mocks(self, mocks: list[Process]) -> Job:
+        """The job with the addresses of the mock providers it asks for, which are started and put into ``mocks``."""
+
+        def placed(target: Target) -> Target:
+            if target.provider != "mock" or not is_embedded(target.base_url):
+                return target
+            mock, address = start_mock(target.base_url, self._sockets)
+            mocks.append(mock)
+            return replace(target, base_url=address)
+
+        job = self._job
+        if not job.endpoints:
+            return replace(job, target=placed(job.target))
+        places = tuple(replace(endpoint, target=placed(endpoint.target)) for endpoint in job.endpoints)
+        return replace(job, endpoints=places)
 
     def _keeper(self) -> Keeper:
         """Where commits go: the store, standard output, or both."""
@@ -167,7 +184,8 @@ class _Runner:
             return self._store
         return StreamStore(self._store, self._plan.out)
 
-    def _limiting(self, job: Job, session: Session) -> Limiting:
+    def _limiting(self, job: Job, auth: Auth, name: str, session: Session) -> Limiting:
+        """``job``, ``auth`` and ``name`` of one endpoint."""
         origin, model = str(make_provider(job.target).origin), job.target.model
         declared = Declared(rates_of(job), job.share, job.learn_limits)
         try:
@@ -177,7 +195,7 @@ class _Runner:
                 raise
             registry = Registry(str(self._sockets / "q"))  # without limits it is not worth a refusal
         return Limiting(
-            registry.entry(origin, model, all_secrets(self._auth)),
+            registry.entry(origin, model, all_secrets(auth)),
             declared,
             pid=os.getpid(),
             label=f"the run for {job.output if job.output != '-' else job.input} (process {os.getpid()})",
@@ -185,19 +203,21 @@ class _Runner:
             model=model,
             hide=secret_values(self._auth),
             backoff_s=backoff_s,
-            note=self._note,
+            note=(lambda sentence: self._note(f"endpoint {name}: {sentence}")) if name else self._note,
             on_change=session.tune,
         )
 
     def _supervisor(self, job: Job, session: Session) -> Supervisor:
         run_id = self._store.get_meta("run_id") if self._store is not None else None
+        names = [endpoint.name for endpoint in job.endpoints] or [""]
+        places = zip(jobs_of(job), self._auth, names, strict=True)
         return Supervisor(
             job,
             self._auth,
             run_id or self._sockets.name,
             self._sockets,
             pid=os.getpid(),
-            limiting=self._limiting(job, session),
+            limitings=[self._limiting(*place, session) for place in places],
             on_death=session.worker_died,
             note=self._note,
         )

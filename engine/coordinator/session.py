@@ -17,6 +17,7 @@ from engine.coordinator.commits import Commits, FailedRow, outcome_row
 from engine.coordinator.control import Controls
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
+from engine.coordinator.health import Health
 from engine.coordinator.leasing import Leasing
 from engine.coordinator.stops import Stops
 from engine.coordinator.supervise import Child, Supervisor
@@ -38,6 +39,7 @@ from engine.wire.messages import (
     Outcomes,
     Refuse,
     Released,
+    Terms,
     Tune,
     UseLimiter,
     Want,
@@ -66,6 +68,7 @@ class Session:
         on_tick: Callable[["Session", float], None],
         note: Callable[[str], None],
     ) -> None:
+        self.endpoints = names = [endpoint.name for endpoint in job.endpoints] or [""]
         self._job = job
         self._hub = hub
         self._ledger = ledger
@@ -93,7 +96,8 @@ class Session:
             on_change=self._check_over,
         )
         self._stops = Stops(job, self._loop.time())
-        self._gate_open = False
+        self._health = Health(names, note)
+        self._gates_open = [False] * len(names)
         self._paused = False
         self._said_nothing = False  # whether it was looked at if limits could be learnt
         self._stopping = False
@@ -151,8 +155,8 @@ class Session:
 
     @property
     def paused_s(self) -> float:
-        """How long the quota's pause still lasts, as the limiter last told; 0 when there is none."""
-        return self.supervisor.limiting.paused_s
+        """How long the pause of all quotas still lasts, as the limiters last told; 0 when one has none."""
+        return min(one.paused_s for one in self.supervisor.limitings)
 
     def input_failed(self, error: EngineError) -> None:
         """The input cannot be read any further: what is under way may end."""
@@ -202,20 +206,24 @@ class Session:
             self._hub.send(peer, Refuse(reason="this run does not know you"))
             return
         self.supervisor.greeted(child, peer, self._loop.time())
-        self._hub.send(peer, Welcome(in_flight=child.in_flight, gate=self._gate_of(child)))
-        self._use_limiter(child)
+        self._hub.send(peer, Welcome())
+        self._use_limiters(child)
         self._tune(child)
         if self._stopping:
             self._hub.send(peer, Drain())
 
     def _outcomes(self, child: Child, message: Outcomes) -> None:
-        tally = message.tally
-        child.busy, child.waiting, child.sleeping = tally.in_flight, tally.waiting, tally.sleeping
-        child.starved_s = tally.starved_s
-        self.metrics.add(tally, self._loop.time())
-        self._stops.heard(tally, self._loop.time())
-        if tally.ok_replies and not self._gate_open:
-            self._open_gate()
+        now, tallies = self._loop.time(), message.tallies
+        child.busy, child.waiting = sum(one.in_flight for one in tallies), sum(one.waiting for one in tallies)
+        child.sleeping = message.sleeping
+        child.starved_s = max((one.starved_s for one in tallies), default=0.0)
+        for endpoint, tally in enumerate(tallies[: len(self._gates_open)]):
+            self.metrics.heard(endpoint, child.slot, tally, now)
+            self._stops.heard(tally, now)
+            self._health.heard(endpoint, child.slot, tally.trouble, now)
+            if tally.ok_replies and not self._gates_open[endpoint]:
+                self._gates_open[endpoint] = True
+                self.tune()
         rows: list[OutcomeRow] = []
         for line in message.lines:
             held = self._ledger.finish(child.key, line.lease, line.row)
@@ -228,34 +236,33 @@ class Session:
         self._stop_if_due()
         self._check_over()
 
-    def _open_gate(self) -> None:
-        self._gate_open = True
-        self.tune()
-
-    def _gate_of(self, child: Child) -> int:
+    def _gate_of(self, child: Child, is_open: bool) -> int:
         if self._paused:
             return 0
-        return -1 if self._gate_open else child.gate
+        return -1 if is_open else child.gate
 
     def _tune(self, child: Child) -> None:
-        rates = self.supervisor.limiting.rates
-        self._hub.send(child.peer, Tune(in_flight=child.in_flight, gate=self._gate_of(child), rates=rates))
+        terms = [
+            Terms(self._gate_of(child, is_open), limiting.rates)
+            for is_open, limiting in zip(self._gates_open, self.supervisor.limitings, strict=True)
+        ]
+        self._hub.send(child.peer, Tune(in_flight=child.in_flight, terms=terms))
 
     # --- engine ctl ---------------------------------------------------------------------------------------
 
     def tune(self) -> None:
         """Tell every worker what holds now."""
-        self.metrics.limits(self.supervisor.limiting.rates)
+        self.metrics.limit([limiting.rates for limiting in self.supervisor.limitings])
         for child in self.supervisor.children:
             if child.peer:
-                self._use_limiter(child)
+                self._use_limiters(child)
                 self._tune(child)
 
-    def _use_limiter(self, child: Child) -> None:
-        """Some began without one."""
-        limiting = self.supervisor.limiting
-        if limiting.is_used:
-            self._hub.send(child.peer, UseLimiter(socket=str(limiting.socket), token=limiting.token))
+    def _use_limiters(self, child: Child) -> None:
+        """Some began without."""
+        for endpoint, limiting in enumerate(self.supervisor.limitings):
+            if limiting.is_used:
+                self._hub.send(child.peer, UseLimiter(endpoint, str(limiting.socket), limiting.token))
 
     def pause(self, is_paused: bool) -> None:
         """Send nothing more for now, or go on. What is in flight ends as it would."""
@@ -272,6 +279,8 @@ class Session:
         self.ended.deaths += 1
         lost = self._ledger.lost(child.key)
         at_risk = len(lost.requeued) + len(lost.poisoned)
+        self._health.gone(child.slot)
+        self.metrics.worker_gone(child.slot)
         self.metrics.in_doubt(at_risk)
         self.note(f"{how}; {at_risk} rows that it held are leased again and may be billed twice")
         kind = ErrorKind.POISON
@@ -296,10 +305,11 @@ class Session:
                     self._hub.send(child.peer, Beat())
         if not self._said_nothing and self.metrics.replies >= REPLIES_TO_LEARN_FROM:
             self._said_nothing = True
-            if self.supervisor.limiting.has_learnt_nothing:
-                self.note(
-                    "the endpoint's replies name no limits to learn: only the calls in flight are bounded"
-                )
+            for limiting in self.supervisor.limitings:
+                if limiting.has_learnt_nothing:
+                    limiting.note(
+                        "the endpoint's replies name no limits to learn: only the calls in flight are bounded"
+                    )
         self._stops.tick(now, is_idle=not self._ledger.leased_count)
         self._stop_if_due()
         self._leasing.serve()

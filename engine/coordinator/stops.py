@@ -8,7 +8,7 @@ Rules of this file:
 
 import msgspec
 
-from engine.config import Job
+from engine.config import Job, has_own_urls, jobs_of
 from engine.core.commit import OutcomeRow
 from engine.core.errors import (
     NEVER_ANSWERED_S,
@@ -40,8 +40,7 @@ class Stops:
         self._held: list[OutcomeRow] = []
         self._finished = 0
         self._failed = 0
-        # Where each row names its own page, one that is missing or closed says nothing about the next one.
-        self._own_urls = job.step.url is not None and "{" in job.step.url
+        self._own_urls = any(map(has_own_urls, jobs_of(job)))
         self._failures_max, self._failures_share = parse_max_failures(job.max_failures)
 
     def judge(self, outcome: OutcomeRow) -> list[OutcomeRow]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from engine.config import Job
 from engine.coordinator.limiting import Limiting
 from engine.core.errors import UsageError
-from engine.credentials import AuthHeader
-from engine.handover import WorkerSettings, encode_handover, secret_values
+from engine.credentials import Auth
+from engine.handover import LimiterAddress, WorkerSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
 from engine.launchers.process import has_parent_death_signal
 
@@ -56,17 +56,17 @@ class Child:
 
 
 class Supervisor:
-    """Keeps ``procs`` workers alive, and in touch with their limiter."""
+    """Keeps ``procs`` workers alive, and in touch with the limiters of their endpoints, one for each."""
 
     def __init__(
         self,
         job: Job,
-        auth: tuple[AuthHeader, ...],
+        auth: tuple[Auth, ...],
         run_id: str,
         folder: Path,
         *,
         pid: int,
-        limiting: Limiting,
+        limitings: list[Limiting],
         on_death: Callable[[Child, str], None],
         note: Callable[[str], None],
     ) -> None:
@@ -83,23 +83,23 @@ class Supervisor:
         self._stillborn = 0  # deaths since a worker last said hello
         self.token = secrets.token_hex(16)
         self.socket = folder / "c"
-        self.limiting = limiting
+        self.limitings = limitings
         self.children = [
             Child(slot, share, gate) for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
         ]
         self._stopping = False
         self.hopeless = ""  # why the run should give up on its children, one sentence
 
-    # --- the limiter ------------------------------------------------------------------------------------------
+    # --- the limiters -----------------------------------------------------------------------------------------
 
-    def set_limits(self, limits: dict[str, int]) -> None:
-        """Other limits from now on. Raises UsageError for one below a single call of this run."""
-        largest = self.limiting.largest
+    def set_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
+        """Other limits of an endpoint from now on. Raises UsageError for one below a single call of this run."""
+        largest = self.limitings[endpoint].largest
         if limits.get("tpm", largest) < largest:
             raise UsageError(
                 f"A single call cost {largest} tokens: with fewer a minute such a one could never pass."
             )
-        self.limiting.declare(limits)
+        self.limitings[endpoint].declare(limits)
 
     # --- starting ---------------------------------------------------------------------------------------------
 
@@ -114,8 +114,9 @@ class Supervisor:
         """Start who is due, bury who is dead, kill who is silent. To be called several times a second."""
         if self._stopping:
             return
-        self.limiting.tick(now)
-        self.hopeless = self.hopeless or self.limiting.hopeless
+        for limiting in self.limitings:
+            limiting.tick(now)
+            self.hopeless = self.hopeless or limiting.hopeless
         for child in self.children:
             if child.process is None:
                 if now >= child.start_at and self._may_start(child, now):
@@ -151,8 +152,9 @@ class Supervisor:
             run_id=self._run_id,
             token=self.token,
             socket=str(self.socket),
-            limiter_socket=str(self.limiting.socket) if self.limiting.is_used else "",
-            limiter_token=self.limiting.token,
+            limiters=tuple(
+                LimiterAddress(str(one.socket) if one.is_used else "", one.token) for one in self.limitings
+            ),
             parent_pid=self._pid,
             guard_s=0.0 if has_parent_death_signal() else GUARD_S,
         )
@@ -225,7 +227,10 @@ class Supervisor:
                 process.kill()
                 process.wait(timeout_s)
             process.close()
-        self.limiting.close()
+        for limiting in self.limitings:
+            limiting.leave()
+        for limiting in self.limitings:
+            limiting.close()
 
     def _processes(self) -> list[Process]:
         return [child.process for child in self.children if child.process is not None]

@@ -82,6 +82,16 @@ class RunEffect(StrEnum):
     STOP_STORE = "stop_store"  # exit 5
 
 
+class Health(StrEnum):
+    """What a failure says of the endpoint it came from; it matters where there is another one."""
+
+    WELL = "well"  # it answered: this row is at fault, or the answer
+    FAILS = "fails"
+    REFUSES = "refuses"  # it is well, and has enough to do
+    NOTHING = "nothing"
+    OUT = "out"  # it will not serve this job until somebody mends it
+
+
 STREAK = 5
 NEVER_ANSWERED_S = 15.0
 NO_SUCCESS_S = 600.0
@@ -96,19 +106,30 @@ class Policy:
     signal: Signal
     run: RunEffect
     says: str
+    health: Health = Health.WELL
 
 
 _NEVER = (Retry.NEVER, True, Signal.NONE, RunEffect.NONE)
 
 POLICY: dict[ErrorKind, Policy] = {
     ErrorKind.RATE_LIMITED: Policy(
-        Retry.SERVER_WAIT, False, Signal.PAUSE, RunEffect.NONE, "the endpoint's rate limit was hit"
+        Retry.SERVER_WAIT,
+        False,
+        Signal.PAUSE,
+        RunEffect.NONE,
+        "the endpoint's rate limit was hit",
+        Health.REFUSES,
     ),
     ErrorKind.QUOTA_EXHAUSTED: Policy(
-        Retry.NEVER, True, Signal.NONE, RunEffect.STOP, "the account has no quota or money left"
+        Retry.NEVER, True, Signal.NONE, RunEffect.STOP, "the account has no quota or money left", Health.OUT
     ),
     ErrorKind.NOT_FOUND: Policy(
-        Retry.NEVER, True, Signal.NONE, RunEffect.STOP_AFTER_STREAK, "wrong model, deployment or path"
+        Retry.NEVER,
+        True,
+        Signal.NONE,
+        RunEffect.STOP_AFTER_STREAK,
+        "wrong model, deployment or path",
+        Health.OUT,
     ),
     ErrorKind.REQUEST_TOO_LARGE: Policy(
         *_NEVER, "one call alone is larger than the endpoint or quota allows"
@@ -118,36 +139,71 @@ POLICY: dict[ErrorKind, Policy] = {
     ErrorKind.TEMPLATE_ERROR: Policy(*_NEVER, "the prompt could not be made from this row"),
     ErrorKind.BAD_INPUT: Policy(*_NEVER, "the input row could not be read"),
     ErrorKind.OVERLOADED: Policy(
-        Retry.BACKOFF, True, Signal.CUT, RunEffect.NONE, "the endpoint is overloaded (503, 529)"
+        Retry.BACKOFF,
+        True,
+        Signal.CUT,
+        RunEffect.NONE,
+        "the endpoint is overloaded (503, 529)",
+        Health.REFUSES,
     ),
     ErrorKind.SERVER_ERROR: Policy(
-        Retry.BACKOFF, True, Signal.HOLD, RunEffect.NONE, "the endpoint failed (5xx)"
+        Retry.BACKOFF, True, Signal.HOLD, RunEffect.NONE, "the endpoint failed (5xx)", Health.FAILS
     ),
     ErrorKind.TIMEOUT: Policy(
-        Retry.BACKOFF, True, Signal.HOLD, RunEffect.NONE, "no reply in time; the call may have been billed"
+        Retry.BACKOFF,
+        True,
+        Signal.HOLD,
+        RunEffect.NONE,
+        "no reply in time; the call may have been billed",
+        Health.FAILS,
     ),
     ErrorKind.CONNECTION_RESET: Policy(
-        Retry.BACKOFF, True, Signal.HOLD, RunEffect.NONE, "the connection broke before the reply was whole"
+        Retry.BACKOFF,
+        True,
+        Signal.HOLD,
+        RunEffect.NONE,
+        "the connection broke before the reply was whole",
+        Health.FAILS,
     ),
     ErrorKind.PROTOCOL_ERROR: Policy(
-        Retry.BACKOFF, True, Signal.HOLD, RunEffect.NONE, "the reply broke the rules of HTTP"
+        Retry.BACKOFF, True, Signal.HOLD, RunEffect.NONE, "the reply broke the rules of HTTP", Health.FAILS
     ),
     ErrorKind.STALE_KEEPALIVE: Policy(
-        Retry.ONCE_FREE, False, Signal.NONE, RunEffect.NONE, "an idle connection was closed under the request"
+        Retry.ONCE_FREE,
+        False,
+        Signal.NONE,
+        RunEffect.NONE,
+        "an idle connection was closed under the request",
+        Health.NOTHING,
     ),
     ErrorKind.DNS: Policy(
-        Retry.SLOW, True, Signal.HOLD, RunEffect.STOP_IF_NEVER_ANSWERED, "the host name did not resolve"
+        Retry.SLOW,
+        True,
+        Signal.HOLD,
+        RunEffect.STOP_IF_NEVER_ANSWERED,
+        "the host name did not resolve",
+        Health.FAILS,
     ),
     ErrorKind.CONNECT_REFUSED: Policy(
-        Retry.SLOW, True, Signal.HOLD, RunEffect.STOP_IF_NEVER_ANSWERED, "nothing accepts connections there"
+        Retry.SLOW,
+        True,
+        Signal.HOLD,
+        RunEffect.STOP_IF_NEVER_ANSWERED,
+        "nothing accepts connections there",
+        Health.FAILS,
     ),
-    ErrorKind.TLS: Policy(*_NEVER, "the server's certificate or TLS handshake was refused"),
+    ErrorKind.TLS: Policy(*_NEVER, "the server's certificate or TLS handshake was refused", Health.OUT),
     ErrorKind.REDIRECT_REFUSED: Policy(
-        *_NEVER, "the endpoint tried to redirect; redirects are never followed"
+        *_NEVER, "the endpoint tried to redirect; redirects are never followed", Health.OUT
     ),
     ErrorKind.BODY_TOO_LARGE: Policy(*_NEVER, "the reply was larger than the cap"),
     ErrorKind.UNAUTHORISED: Policy(
-        Retry.NEVER, True, Signal.NONE, RunEffect.STOP_AFTER_STREAK, "the key was refused (401, 403)"
+        Retry.NEVER,
+        True,
+        Signal.NONE,
+        RunEffect.STOP_AFTER_STREAK,
+        "the key was refused (401, 403)",
+        Health.OUT,
     ),
     ErrorKind.BAD_REPLY: Policy(
         Retry.REASK, True, Signal.NONE, RunEffect.NONE, "a 200 that does not parse or misses the answer"

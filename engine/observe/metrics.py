@@ -2,65 +2,48 @@
 
 Rules of this file:
 1. Only sums of what workers tell; nothing here decides anything.
-2. Latencies of successes only, in a histogram of three digits whose memory does not grow with the run.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
-
-from hdrh.histogram import HdrHistogram
+from collections.abc import Iterable, Sequence
 
 from engine.core.commit import OutcomeRow
 from engine.core.quota import Rates
+from engine.observe.counts import WINDOW_S, Counts, EndpointCounts
 from engine.observe.snapshot import Snapshot, WorkerView
 from engine.wire.messages import Tally
 
-WINDOW_S = 10.0
-LATENCY_UNIT_PER_MS = 10  # the histogram counts tenths of a millisecond
-LATENCY_MS_MAX = 3_600_000
 
+class Metrics(Counts):
+    """The sums of one run. ``endpoints``: their names and limits, where there are several."""
 
-class Metrics:
-    """The sums of one run. Times are the caller's clock, in seconds."""
-
-    def __init__(self, now: float, limits: Rates) -> None:
-        self.started = now
-        self._limits = limits
-        self._histogram = HdrHistogram(1, LATENCY_MS_MAX * LATENCY_UNIT_PER_MS, 3)
+    def __init__(self, now: float, limits: list[Rates], names: Sequence[str] = ()) -> None:
+        super().__init__(together(limits))
+        self.started = self.last_request = now
+        self.endpoints = [EndpointCounts(name, its) for name, its in zip(names, limits, strict=False)]
         self._recent: deque[tuple[float, int, int, int]] = deque([(now, 0, 0, 0)])
         self.total: int | None = None
         self.resumed_rows = self.ok = 0
         self.failures: Counter[str] = Counter()
-        self.requests = self.retries = self.throttled = self.replies = 0
-        self.tokens_in = self.tokens_out = self.charged_tokens = 0
-        self._measured_in = self._estimated_in = self._estimate_error = 0
         self.doubted = 0
-        self.first_request: float | None = None
-        self.last_request = now
 
-    def add(self, tally: Tally, now: float) -> None:
-        """A worker's counts since its last ones."""
-        self.requests += tally.requests
-        self.retries += tally.retries
-        self.throttled += tally.throttled
-        self.replies += tally.replies
-        self.tokens_in += tally.tokens_in
-        self.tokens_out += tally.tokens_out
-        self.charged_tokens += tally.charged_tokens
-        self._measured_in += tally.measured_in
-        self._estimated_in += tally.estimated_in
-        self._estimate_error += tally.estimate_error
-        for latency_ms, count in tally.latencies:
-            value = min(max(1, int(latency_ms * LATENCY_UNIT_PER_MS)), LATENCY_MS_MAX * LATENCY_UNIT_PER_MS)
-            self._histogram.record_value(value, count)
-        if tally.requests:
-            self.last_request = now
-            if self.first_request is None:
-                self.first_request = now
+    def heard(self, endpoint: int, slot: int, tally: Tally, now: float) -> None:
+        """A worker's counts at one endpoint since its last ones."""
+        self.add(tally, now)
+        if self.endpoints:
+            self.endpoints[endpoint].add(tally, now)
+            self.endpoints[endpoint].heard(slot, tally)
 
-    def limits(self, limits: Rates) -> None:
+    def worker_gone(self, slot: int) -> None:
+        """A worker is no more."""
+        for endpoint in self.endpoints:
+            endpoint.gone(slot)
+
+    def limit(self, limits: list[Rates]) -> None:
         """Other limits hold from now on."""
-        self._limits = limits
+        self.limits = together(limits)
+        for endpoint, its in zip(self.endpoints, limits, strict=False):
+            endpoint.limits = its
 
     def finished(self, rows: Iterable[OutcomeRow]) -> None:
         """Rows that have their outcome."""
@@ -87,42 +70,6 @@ class Metrics:
         """Rows that failed in this run."""
         return self.failures.total()
 
-    @property
-    def has_latencies(self) -> bool:
-        """Whether anything has succeeded."""
-        return bool(self._histogram.get_total_count())
-
-    def percentile_ms(self, percent: float) -> float:
-        """A latency percentile of successes in milliseconds, 0 when there was none."""
-        if not self.has_latencies:
-            return 0.0
-        return float(self._histogram.get_value_at_percentile(percent)) / LATENCY_UNIT_PER_MS
-
-    @property
-    def estimate(self) -> dict[str, float] | None:
-        """How far estimates of prompt tokens were off, as shares of the real ones: on average, and with their sign."""
-        if not self._measured_in:
-            return None
-        return {
-            "error": round(self._estimate_error / self._measured_in, 4),
-            "bias": round((self._estimated_in - self._measured_in) / self._measured_in, 4),
-        }
-
-    def used(self, now: float) -> tuple[float | None, float | None]:
-        """The share of the declared RPM and TPM used since the first request, 0..1."""
-        if self.first_request is None:
-            return None, None
-        seconds = max(now - self.first_request, 1.0)
-        return self._share(self.requests, self.charged_tokens, seconds)
-
-    def _share(self, requests: int, tokens: int, seconds: float) -> tuple[float | None, float | None]:
-        """What so much in so many seconds is of the limits of now; None where there is none."""
-        rpm, tpm, _, _ = self._limits
-        return (
-            requests / seconds * 60.0 / rpm if rpm else None,
-            tokens / seconds * 60.0 / tpm if tpm else None,
-        )
-
     def snapshot(
         self,
         now: float,
@@ -144,7 +91,7 @@ class Metrics:
         then, done_then, requests_then, charged_then = recent[0]
         seconds = max(now - then, 1e-3)
         rate = (done - done_then) / seconds
-        rpm_used, tpm_used = self._share(
+        rpm_used, tpm_used = self.share(
             self.requests - requests_then, self.charged_tokens - charged_then, seconds
         )
         total = self.total if self.total is not None else rows_guess
@@ -172,4 +119,14 @@ class Metrics:
             paused_s=paused_s,
             starved_s=starved_s,
             workers=workers,
+            endpoints=[endpoint.view(now) for endpoint in self.endpoints],
         )
+
+
+def together(limits: list[Rates]) -> Rates:
+    """The limits of several endpoints added up; none where one of them has none.
+
+    >>> together([Rates(rpm=60, tpm=100), Rates(rpm=40)])
+    Rates(rpm=100, tpm=0, input_tpm=0, output_tpm=0)
+    """
+    return Rates(*(sum(column) if all(column) else 0 for column in zip(*limits, strict=True)))

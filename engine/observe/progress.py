@@ -10,7 +10,7 @@ import time
 from typing import Protocol, TextIO
 
 from engine.observe.sanitise import sanitise
-from engine.observe.snapshot import Snapshot
+from engine.observe.snapshot import EndpointView, Snapshot
 
 LINE_EVERY_S = 5.0
 
@@ -61,7 +61,23 @@ def one_line(snapshot: Snapshot) -> str:
         parts.append(f"paused {snapshot.paused_s:.0f} s")
     if snapshot.starved_s > 1:
         parts.append("waiting for the limiter")
+    parts += [f"{sanitise(one.name)}: {endpoint_line(one, ' ')}" for one in snapshot.endpoints]
     return ", ".join(parts)
+
+
+def endpoint_line(view: EndpointView, gap: str = "   ") -> str:
+    """One endpoint's figures."""
+    parts = [f"{view.requests_per_s:,.0f}/s"]
+    if view.rpm_used is not None:
+        parts.append(f"rpm {view.rpm_used:.0%}")
+    if view.tpm_used is not None:
+        parts.append(f"tpm {view.tpm_used:.0%}")
+    parts.append(f"{view.in_flight:,} in flight")
+    if view.throttled:
+        parts.append(f"{view.throttled:,} throttled")
+    if view.trouble:
+        parts.append(f"left alone: {sanitise(view.trouble)}")
+    return gap.join(parts)
 
 
 class Silent:
@@ -119,6 +135,7 @@ class LiveView:
     def update(self, snapshot: Snapshot) -> None:
         """Redraw."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
         total = f" of {snapshot.rows_total:,}" if snapshot.rows_total is not None else ""
@@ -144,6 +161,8 @@ class LiveView:
         cpu = sum(worker.cpu_percent for worker in snapshot.workers)
         memory = sum(worker.rss_bytes for worker in snapshot.workers) / 1e6
         table.add_row("workers", f"{len(snapshot.workers)}   cpu {cpu:.0f} %   memory {memory:,.0f} MB")
+        for view in snapshot.endpoints:
+            table.add_row(Text(sanitise(view.name)), Text(endpoint_line(view)))
         self._live.update(table)
 
     def note(self, sentence: str) -> None:

@@ -15,6 +15,24 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointView:
+    """One of several endpoints. ``trouble``: why it is left alone just now, "" when it serves."""
+
+    name: str
+    trouble: str
+    in_flight: int
+    waiting: int
+    requests: int
+    requests_per_s: float
+    ok: int
+    throttled: int
+    cooldowns: int
+    rpm_used: float | None
+    tpm_used: float | None
+    latency_ms_p50: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Figures of a running run. Rates are over the last ten seconds; shares are of the declared limit, 0..1."""
 
@@ -40,6 +58,7 @@ class Snapshot:
     paused_s: float = 0.0
     starved_s: float = 0.0
     workers: list[WorkerView] = field(default_factory=list)
+    endpoints: list[EndpointView] = field(default_factory=list)  # where there are several
 
     @property
     def rows_done(self) -> int:

@@ -36,6 +36,7 @@ class Summary:
     estimate: dict[str, float] | None = (
         None  # error and bias of prompt estimates, as shares of the real tokens
     )
+    endpoints: list[dict[str, Any]] = field(default_factory=list)  # each of them, where there are several
     failures: dict[str, int] = field(default_factory=dict)
     worker_deaths: int = 0
     extrapolation: dict[str, Any] | None = None  # with --rows: what the whole input would take
@@ -72,6 +73,8 @@ class Summary:
             lines.append(
                 f"prompt estimates: off by {self.estimate['error']:.1%} each, {self.estimate['bias']:+.1%} in all"
             )
+        for one in self.endpoints:
+            lines.append(f"{sanitise(one['name'])}: {_endpoint(one)}")
         if self.in_doubt:
             lines.append(
                 f"in doubt: {self.in_doubt:,} rows were under way at an interruption; some may be billed twice"
@@ -88,3 +91,17 @@ class Summary:
         if self.state:
             lines.append(f"state:  {self.state}")
         return "\n".join(lines)
+
+
+def _endpoint(one: dict[str, Any]) -> str:
+    parts = [f"{one['requests']:,} requests, {one['ok']:,} ok"]
+    if one["throttled"]:
+        parts.append(f"{one['throttled']:,} throttled")
+    if one["cooldowns"]:
+        parts.append(f"left alone {one['cooldowns']:,} times")
+    used = [f"{name[:3].upper()} {share:.1%}" for name, share in one["quota"].items() if share is not None]
+    if used:
+        parts.append("quota used: " + " ".join(used))
+    if one["latency_ms"]:
+        parts.append(f"p50 {one['latency_ms']['p50']:,.0f} ms")
+    return ", ".join(parts)

@@ -6,7 +6,7 @@ Rules of this file:
 
 import msgspec
 
-VERSION = 5
+VERSION = 6
 
 
 class BadFrame(ValueError):

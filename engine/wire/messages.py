@@ -102,10 +102,7 @@ class Hello(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """Coordinator to worker: begin. ``in_flight``: this worker's share; see Tune."""
-
-    in_flight: int
-    gate: int
+    """Coordinator to worker: begin, as soon as a Tune says with how much."""
 
 
 class Refuse(Message, frozen=True):
@@ -128,7 +125,7 @@ class Lease(Message, frozen=True):
 
 
 class Tally(NamedTuple):
-    """What a worker did since its last tally; all of them are added up by the coordinator."""
+    """What a worker did at one endpoint since its last tally; all of them are added up by the coordinator."""
 
     requests: int = 0  # requests sent
     retries: int = 0  # requests that repeat an earlier one of the same row
@@ -144,15 +141,17 @@ class Tally(NamedTuple):
     latencies: Sequence[tuple[float, int]] = ()  # (ms rounded to 3 digits, how many), successes only
     in_flight: int = 0  # now
     waiting: int = 0  # rows that wait for permits, now
-    sleeping: int = 0  # rows that wait for a retry, now
     starved_s: float = 0.0  # since when the limiter has not been reached, 0 when it is
+    cooldowns: int = 0  # times that the endpoint was left alone for a while
+    trouble: str = ""  # why it is left alone now, "" when it is not
 
 
 class Outcomes(Message, frozen=True):
     """Worker to coordinator: finished rows (maybe none), and what was done since the last such message."""
 
     lines: list[OutcomeLine]
-    tally: Tally
+    tallies: list[Tally]  # one for each endpoint of the job
+    sleeping: int  # rows that wait for a retry, now
     want: int  # further credit, as in Want
 
 
@@ -160,16 +159,22 @@ class Beat(Message, frozen=True):
     """Either way: I am alive."""
 
 
-class Tune(Message, frozen=True):
-    """Coordinator to worker: this worker's share of the in-flight limit, and of the gate.
+class Terms(NamedTuple):
+    """What holds for one endpoint.
 
-    ``gate`` is a second, lower bound until the endpoint's first 2xx; -1 opens it, 0 pauses the worker.
+    ``gate`` is a second, lower in-flight limit until the endpoint's first 2xx; -1 opens it, 0 pauses the worker.
     ``rates``: the limits of now; a call that costs more than a minute of one can never pass.
     """
 
-    in_flight: int
     gate: int
     rates: Rates = NO_RATES
+
+
+class Tune(Message, frozen=True):
+    """Coordinator to worker: this worker's share of the in-flight limit, and the terms of each endpoint."""
+
+    in_flight: int
+    terms: list[Terms]
 
 
 class Drain(Message, frozen=True):
@@ -195,8 +200,9 @@ class Event(Message, frozen=True):
 
 
 class UseLimiter(Message, frozen=True):
-    """Coordinator to worker that began without one: from now on calls need the permits of this limiter."""
+    """Coordinator to worker that began without one: from now on calls to this endpoint need the permits of this limiter."""
 
+    endpoint: int  # its place in the job
     socket: str
     token: str
 

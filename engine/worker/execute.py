@@ -28,16 +28,20 @@ class RowRun:
     __slots__ = (
         "asking",
         "attempt",
+        "avoid",
         "call",
         "charge",
         "generation",
         "key",
+        "lane",
         "latency_ms",
         "lease",
         "model",
         "payload",
+        "refused",
         "row",
         "sent",
+        "shut",
         "stale",
         "throttles",
         "tokens_in",
@@ -67,6 +71,10 @@ class RowRun:
         self.tokens_in = 0
         self.tokens_out = 0
         self.model = ""
+        self.lane = 0  # the endpoint that ``call`` is for
+        self.avoid = 0  # bits of endpoints that failed it just now
+        self.shut = 0  # bits of endpoints that will not serve it
+        self.refused: OutcomeLine | None = None  # its outcome, if no other endpoint does
 
 
 class Later:
@@ -113,8 +121,18 @@ class Executor:
         except RowError as error:
             message = f"line {number}: {error.message}" if values is None else error.message
             return self._failed(lease, row, payload, values, error.kind, message)
-        run = RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
-        return self.too_large(run) or run
+        return RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
+
+    def adopt(self, run: RowRun) -> OutcomeLine | None:
+        """Ask here what was asked at another endpoint; an outcome where that is impossible."""
+        try:
+            run.asking = self._step.start(run.values)
+        except RowError as error:
+            return self._gave_up(run, Failure(error.kind, error.message))
+        run.call = run.asking.call
+        run.turn += bool(run.turn)  # a question that was changed is the row's own one again
+        run.key = f"{self._run_id}-{run.row}-{run.turn}"
+        return None
 
     def any_too_large(self, runs: Iterable[RowRun]) -> bool:
         """Whether one of them alone costs more than a limit."""

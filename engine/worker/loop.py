@@ -2,31 +2,25 @@
 
 Rules of this file:
 1. A row waits for permits and retries outside of a request slot.
-2. Permits are asked for only for calls that could be sent at once, so that none is ever held unspent.
-3. One tick does what is due: retries, time-outs, messages. There is no timer per row.
-4. Without its coordinator the worker sends nothing: the end of its standard input ends it on the spot.
+2. One tick does what is due: retries, time-outs, messages. There is no timer per row.
+3. Without its coordinator the worker sends nothing: the end of its standard input ends it on the spot.
 """
 
 import asyncio
 import os
 import random
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from time import monotonic
 from typing import Final
 
-from engine.config import rates_of
-from engine.core.concurrency import START, START_UNDER_QUOTA, Concurrency
-from engine.core.errors import POLICY, ErrorKind, RunEffect, Signal
-from engine.core.model import Failure, Reply
-from engine.core.quota import Rates
+from engine.config import jobs_of
+from engine.core.breaker import Breaker
+from engine.core.errors import POLICY, ErrorKind, RunEffect
+from engine.core.model import Failure
 from engine.core.retry import RetryBudget
-from engine.credentials import AuthHeader, all_secrets
-from engine.handover import WorkerSettings
-from engine.limiter.client import LimiterClient
-from engine.providers import make_provider
-from engine.providers.limits import LimitReader
-from engine.vocabulary import exact_measure
+from engine.credentials import Auth, all_secrets
+from engine.handover import LimiterAddress, WorkerSettings
 from engine.wire.link import Spoke
 from engine.wire.messages import (
     Close,
@@ -45,12 +39,10 @@ from engine.wire.messages import (
     Want,
     Welcome,
 )
-from engine.worker.execute import Executor, RowRun
-from engine.worker.fetch import Fetcher
-from engine.worker.observing import Observer
+from engine.worker.execute import Later, RowRun
+from engine.worker.lane import Lane
 from engine.worker.queues import Demand, Queues
-from engine.worker.slots import Slots
-from engine.worker.tally import TallyBook
+from engine.worker.routing import Router
 
 TICK_S: Final = 0.05
 SWEEP_S: Final = 0.25
@@ -58,67 +50,67 @@ BEAT_S: Final = 1.0
 GATHER_S: Final = 0.09  # outcomes wait so long for each other: a message costs more than a row in it
 CUT_OFF_EXIT_S: Final = 1.0
 EXIT_REFUSED: Final = 3
+DUE_LOOK: Final = (
+    16  # so many of the rows to be sent again are tried; others than the first may fit where there is room
+)
 _STOPPERS: Final = (RunEffect.STOP, RunEffect.STOP_AFTER_STREAK)
 
 
 class Worker:
     """One worker process, from its Hello to its exit."""
 
-    def __init__(self, settings: WorkerSettings, auth: tuple[AuthHeader, ...]) -> None:
+    def __init__(self, settings: WorkerSettings, auth: tuple[Auth, ...]) -> None:
         job = settings.job
         self._loop = asyncio.get_running_loop()
         self._settings = settings
-        rng = random.Random()
-        provider = make_provider(job.target)
-        if job.vocabularies:
-            provider.measure = exact_measure(job.target.model, job.vocabularies)
-        self._executor = Executor(job, provider, settings.run_id, rng, all_secrets(auth))
-        self._fetcher = Fetcher(
-            origin=provider.origin,
-            auth=auth,
-            timeouts=job.timeouts,
-            limits=job.limits,
-            ca_file=job.ca_file,
-            trust_env=job.trust_env,
-        )
         self._link = Spoke(Path(settings.socket), message_bytes_max=job.limits.message_bytes_max)
-        self._limiter: LimiterClient | None = None
-        if settings.limiter_socket:
-            self._limiter = self._make_limiter(settings.limiter_socket, settings.limiter_token)
-        reader = LimitReader(provider.origin, provider=job.target.provider, declares_rpm=job.rpm is not None)
-        self._observer = Observer(reader, self._observed)
+        self._lanes = self._make_lanes(auth)
+        self._router = Router(self._lanes)
         self._queues = Queues()
         self._demand = Demand()
-        self._slots = Slots(self._fetcher, self._landed)
-        self._engaged = 0  # in flight or waiting for a permit
-        self._in_flight = 0
-        self._share = 0
-        self._gate = 0
-        self._concurrency: Concurrency | None = None  # until the coordinator says how many
+        self._share = 0  # calls that may be engaged, over all lanes
         self._budget = RetryBudget(share=1.0 / max(1, min(job.procs, job.in_flight)))
         self._outcomes: list[OutcomeLine] = []
-        self._tally = TallyBook()
         self._draining = False
         self._welcomed = False
-        self._answered = False
         self._ended = self._loop.create_future()
         self._last_tick = self._loop.time()
         self._last_sent = self._last_swept = self._last_beat = self._last_event = self._last_tick
 
+    def _make_lanes(self, auth: tuple[Auth, ...]) -> list[Lane]:
+        settings, jobs = self._settings, jobs_of(self._settings.job)
+        weights = [one.weight for one in settings.job.endpoints] or [1.0]
+        secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
+        rng = random.Random()
+        return [
+            Lane(
+                number,
+                job,
+                headers,
+                settings,
+                self,
+                weight=weight,
+                secrets=secrets,
+                rng=rng,
+                breaker=Breaker(place=settings.slot) if len(jobs) > 1 else None,
+            )
+            for number, (job, headers, weight) in enumerate(zip(jobs, auth, weights, strict=True))
+        ]
+
     async def run(self) -> None:
         """Serve until the coordinator says Close."""
         self._link.listen(self._loop, self._on_message)
-        if self._limiter is not None:
-            self._limiter.start(self._loop)
+        for lane, address in zip(self._lanes, self._settings.limiters, strict=True):
+            if address.socket:
+                lane.use_limiter(address)
         self._link.send(Hello(token=self._settings.token, slot=self._settings.slot, pid=os.getpid()))
         tick = self._loop.create_task(self._tick_forever())
         try:
             await self._ended
         finally:
             tick.cancel()
-            if self._limiter is not None:
-                self._limiter.close()
-            await self._fetcher.close()
+            for lane in self._lanes:
+                await lane.close()
             self._link.close(linger_ms=1000)
 
     # --- messages -----------------------------------------------------------------------------------------
@@ -129,15 +121,13 @@ class Worker:
             self._demand.leased(len(message.rows))
             lease = message.lease
             self._queues.fresh.extend((lease, line) for line in message.rows)
-            self._pump()
+            self.pump()
         elif isinstance(message, Tune):
-            self._executor.charging.limit(message.rates)
-            self._tune(message.in_flight, message.gate)
+            self._tune(message)
         elif isinstance(message, UseLimiter):
-            self._use_limiter(message)
+            self._lanes[message.endpoint].use_limiter(LimiterAddress(message.socket, message.token))
         elif isinstance(message, Welcome):
             self._welcomed = True
-            self._tune(message.in_flight, message.gate)
         elif isinstance(message, Drain):
             self._drain()
         elif isinstance(message, Close):
@@ -147,193 +137,124 @@ class Worker:
             sys.stderr.write(f"the coordinator refused this worker: {message.reason}\n")
             os._exit(EXIT_REFUSED)
 
-    def _make_limiter(self, socket: str, token: str) -> LimiterClient:
-        return LimiterClient(
-            Path(socket),
-            token,
-            self._settings.slot,
-            self._granted,
-            run=self._settings.parent_pid,
-            on_too_dear=self._too_dear,
-        )
-
-    def _observed(self, limits: Rates, used: Rates) -> bool:
-        return self._limiter is not None and self._limiter.observed(limits, used)
-
-    def _use_limiter(self, message: UseLimiter) -> None:
-        if self._limiter is None:
-            self._limiter = self._make_limiter(message.socket, message.token)
-            self._limiter.start(self._loop)
-
-    def _too_dear(self, rates: Rates) -> None:
-        """Calls that wait cost more than the limits of now: they fail, the others ask anew."""
-        self._executor.charging.limit(rates)
-        self._call_back()
-        self._pump()
-
-    def _tune(self, in_flight: int, gate: int) -> None:
-        if in_flight != self._share:
-            self._share = in_flight
-            self._retune(max(1, in_flight))
-        self._gate = gate
-        if gate == 0 or self._executor.any_too_large(self._queues.queued):
-            self._call_back()
-        self._pump()
+    def _tune(self, message: Tune) -> None:
+        self._share = message.in_flight
+        for lane, terms in zip(self._lanes, message.terms, strict=True):
+            lane.tune(message.in_flight, terms)
+        self.pump()
         self._want()
-
-    def _retune(self, ceiling: int) -> None:
-        if self._concurrency is not None:
-            self._concurrency.retune(ceiling)
-            return
-        job = self._settings.job
-        workers = max(1, min(job.procs, job.in_flight))
-        first = START_UNDER_QUOTA if any(rates_of(job)) else START
-        start = max(1, first // workers) if job.in_flight_auto else ceiling
-        self._concurrency = Concurrency(ceiling, start, workers=workers, place=self._settings.slot)
-
-    def _call_back(self) -> None:
-        """What waits for permits waits here instead: none is to go now, or not all can."""
-        queued = self._queues.queued
-        self._engaged -= len(queued)
-        self._queues.due.extendleft(reversed(queued))
-        queued.clear()
-        if self._limiter is not None:
-            self._limiter.drop_queue()
 
     def _drain(self) -> None:
         """Give back what is not in flight; what is in flight ends as it would."""
         self._draining = True
-        self._engaged -= len(self._queues.queued)
+        for lane in self._lanes:
+            lane.call_back()
         rows = self._queues.empty()
-        if self._limiter is not None:
-            self._limiter.drop_queue()
         self._flush(self._loop.time())
         self._link.send(Released(rows=rows))
         self._maybe_drained()
 
     def _maybe_drained(self) -> None:
-        if self._draining and self._in_flight == 0:
+        if self._draining and not any(lane.in_flight for lane in self._lanes):
             self._flush(self._loop.time())
             self._link.send(Drained())
 
     # --- from row to request ------------------------------------------------------------------------------
 
-    def _limit(self) -> int:
-        if self._concurrency is None:
-            return 0
-        limit = min(self._share, self._concurrency.limit)
-        return limit if self._gate < 0 else min(limit, self._gate)
-
-    def _pump(self) -> None:
-        """Engage rows as long as the in-flight limit has room: due retries first, then fresh rows."""
+    def pump(self) -> None:
+        """Engage rows as long as some endpoint has room: due retries first, then fresh rows."""
         if self._draining or not self._welcomed or self._cut_off():
             return
-        limit = self._limit()
-        limiter = self._limiter
-        due, fresh, queued = self._queues.due, self._queues.fresh, self._queues.queued
-        while self._engaged < limit:
-            if due:
-                run = due.popleft()
-                refused = self._executor.too_large(run)
-                if refused is not None:
-                    self._outcomes.append(refused)
-                    continue
-            elif fresh:
-                begun = self._executor.begin(*fresh.popleft())
+        now = self._loop.time()
+        due, fresh, pick = self._queues.due, self._queues.fresh, self._router.pick
+        room = self._share
+        for lane in self._lanes:
+            room -= lane.engaged
+        while room > 0:
+            found = self._next_due(now) if due else None
+            if found is None:
+                taker = pick(now) if fresh else None
+                if taker is None:
+                    break
+                begun = taker.executor.begin(*fresh.popleft())
                 if isinstance(begun, OutcomeLine):
                     self._outcomes.append(begun)
                     continue
-                run = begun
-            else:
-                break
-            self._engaged += 1
-            if limiter is None:
-                self._launch(run)
-            else:
-                queued.append(run)
-                charge = run.charge
-                limiter.need(charge.tokens, charge.tokens_in, charge.tokens_out)
-        if len(fresh) + len(queued) <= self._demand.batch // 2:
+                begun.lane = taker.number
+                found = begun, taker
+            room -= self._engage(*found, now)
+        held, batch = len(fresh), 0
+        for lane in self._lanes:
+            held += len(lane.queued)
+            batch += lane.flow.batch
+        if held <= batch // 2:
             self._want()
 
-    def _granted(self, count: int, generation: int) -> None:
-        """The limiter lets the first ``count`` queued calls go."""
-        queued = self._queues.queued
-        for _ in range(min(count, len(queued))):
-            run = queued.popleft()
-            run.generation = generation
-            self._launch(run)
-        self._pump()
+    def _next_due(self, now: float) -> tuple[RowRun, Lane] | None:
+        """A row that is to be sent again, and where to; None while there is no room for any of those looked at."""
+        due, pick = self._queues.due, self._router.pick
+        for _ in range(min(len(due), DUE_LOOK)):
+            run = due[0]
+            lane = pick(now, run.avoid, run.shut)
+            if lane is not None:
+                return due.popleft(), lane
+            if not run.avoid | run.shut:
+                break  # where there is no room for one that may go anywhere there is none for any
+            due.rotate(-1)
+        return None
 
-    def _launch(self, run: RowRun) -> None:
-        self._in_flight += 1
-        self._demand.launched()
-        concurrency = self._concurrency
-        assert concurrency is not None  # without it nothing is launched
-        concurrency.on_start()
-        self._slots.send(run)
+    def _engage(self, run: RowRun, lane: Lane, now: float) -> bool:
+        """Whether the row's call was engaged; if not, the row has its outcome or is due elsewhere."""
+        if run.lane != lane.number:
+            impossible = lane.executor.adopt(run)
+            if impossible is not None:
+                self._outcomes.append(impossible)
+                return False
+            run.lane = lane.number
+        refused = lane.executor.too_large(run)
+        if refused is not None:
+            if self._router.shuts(lane, run, refused, now):
+                self._queues.due.append(run)
+            else:
+                self._outcomes.append(refused)
+            return False
+        run.avoid = 0
+        lane.engage(run)
+        return True
 
-    def _landed(self, run: RowRun, result: Reply | Failure, started: float) -> None:
-        now = monotonic()
-        self._in_flight -= 1
-        self._engaged -= 1
-        run.latency_ms = (now - started) * 1000.0
-        repeated = run.sent > 0
-        spent_in, spent_out = run.tokens_in, run.tokens_out
-        estimated, charge = run.call.charge, run.charge
-        next_step, failure = self._executor.absorb(run, result)
+    def recalled(self, runs: Iterable[RowRun]) -> None:
+        """These wait for permits no more; they are due, in their order."""
+        self._queues.due.extendleft(reversed(list(runs)))
+
+    def landed(
+        self, lane: Lane, run: RowRun, step: OutcomeLine | Later, failure: Failure | None, now: float
+    ) -> None:
+        """A call has ended: its row has its outcome, or is sent again."""
         self._budget.on_call(now)
-        signal = Signal.NONE
         if failure is not None:
-            signal = POLICY[failure.kind].signal
-            if signal is Signal.PAUSE and self._limiter is None:
-                signal = Signal.CUT  # no quota will pause: what is refused is refused for being too many
-            self._heed(failure, run)
-        if self._concurrency is not None:
-            self._concurrency.on_reply(signal, started, now)
-        tally = self._tally
-        tally.count(
-            repeated=repeated,
-            replied=isinstance(result, Reply) or failure is None or failure.status > 0,
-            ok=isinstance(result, Reply) and result.status < 300,
-            throttled=failure is not None and failure.kind is ErrorKind.RATE_LIMITED,
-            latency_ms=run.latency_ms if failure is None else -1.0,
-            tokens_in=run.tokens_in - spent_in,
-            tokens_out=run.tokens_out - spent_out,
-            charged=charge.tokens,
-            estimated_in=charge.tokens_in,
-        )
-        if self._limiter is not None:
-            if isinstance(result, Reply):
-                self._observer.note(result.headers, now, is_refusal=result.status == 429)
-            due = self._executor.charging.settlement(
-                estimated, charge, run.tokens_in - spent_in, run.tokens_out - spent_out, age_s=now - started
-            )
-            if any(due):
-                self._limiter.settle(*due)
-        if isinstance(next_step, OutcomeLine):
-            self._outcomes.append(next_step)
+            self._heed(failure)
+            if self._router.diverts(lane, run, step, failure, now):
+                step = Later(0.0)
+        if isinstance(step, OutcomeLine):
+            self._outcomes.append(step)
             if failure is not None and POLICY[failure.kind].run in _STOPPERS:
                 self._flush(now)  # the run may have to stop: every call until then is in vain
         elif self._draining:
             self._link.send(Released(rows=[run.row]))
-        elif next_step.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:
+        elif step.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:
             self._queues.due.append(run)
         else:
-            self._queues.sleep(run, now + next_step.delay_s)
-        if tally.first_success and self._gate >= 0 and not self._answered:
-            self._answered = True
+            self._queues.sleep(run, now + step.delay_s)
+        if lane.answers_first():
             self._flush(now)  # the coordinator opens the gate for all
         if self._draining:
             self._maybe_drained()
         else:
-            self._pump()
+            self.pump()
 
-    def _heed(self, failure: Failure, run: RowRun) -> None:
-        """Tell whom a failure concerns beyond its own row."""
-        if failure.kind is ErrorKind.RATE_LIMITED and self._limiter is not None:
-            self._limiter.throttled(failure.wait_s, run.generation)
-        elif POLICY[failure.kind].run is RunEffect.STOP_IF_NEVER_ANSWERED:
+    def _heed(self, failure: Failure) -> None:
+        """Tell the coordinator of a failure that concerns more than its own row."""
+        if POLICY[failure.kind].run is RunEffect.STOP_IF_NEVER_ANSWERED:
             now = self._loop.time()
             if now - self._last_event >= 1.0 or not self._last_event:
                 self._last_event = now
@@ -349,24 +270,40 @@ class Worker:
     def _tick(self, now: float) -> None:
         elapsed = max(now - self._last_tick, 1e-3)
         self._last_tick = now
-        self._demand.passed(elapsed)
-        if self._concurrency is not None:
-            self._concurrency.tick(now)
+        is_sweep = now - self._last_swept >= SWEEP_S
+        for lane in self._lanes:
+            lane.tick(now, elapsed)
+            if is_sweep:
+                lane.fetcher.sweep(now)
+            if lane.is_refused:
+                # Its calls would wait for ever; whoever takes this one's place gets its rows.
+                os._exit(EXIT_REFUSED)
         self._queues.wake(now, self._budget)
-        if now - self._last_swept >= SWEEP_S:
+        if is_sweep:
             self._last_swept = now
-            self._fetcher.sweep(now)
+            self._resign(now)
         if self._cut_off() and now - self._last_beat > self._settings.guard_s + CUT_OFF_EXIT_S:
             os._exit(0)
-        if self._limiter is not None and self._limiter.refused:
-            # Its calls would wait for ever; whoever takes this one's place gets its rows.
-            os._exit(EXIT_REFUSED)
-        self._pump()
+        if not self._queues.fresh and not self._queues.due:
+            for lane in self._router.stuck(now):
+                lane.call_back(avoid=True)
+        self.pump()
         quiet_s = now - self._last_sent
         if quiet_s >= BEAT_S or (self._outcomes and quiet_s >= GATHER_S):
             self._flush(now)
         else:
             self._want()
+
+    def _resign(self, now: float) -> None:
+        """Rows that some endpoints refused, and that wait for others in vain, have their outcome."""
+        waiting = self._queues.due
+        given_up = [
+            run for run in waiting if run.refused is not None and not self._router.has_place(run, now)
+        ]
+        for run in given_up:
+            waiting.remove(run)
+            assert run.refused is not None
+            self._outcomes.append(run.refused)
 
     def _want(self) -> None:
         missing = self._missing()
@@ -375,24 +312,27 @@ class Worker:
 
     def _missing(self) -> int:
         """How many rows to ask for now."""
-        if self._draining or not self._welcomed or self._limit() <= 0:
+        if self._draining or not self._welcomed:
+            return 0
+        queues, now = self._queues, self._last_tick
+        held, free = len(queues.fresh) + len(queues.due), self._share
+        room = batch = 0
+        for lane in self._lanes:
+            held += len(lane.queued)
+            free -= lane.engaged
+            if lane.limit() > 0 and lane.is_well(now):
+                room += lane.room()
+                batch += lane.flow.batch
+        if not batch:
             return 0  # with the gate shut rows would only wait here that another worker could send
-        queues = self._queues
-        held = len(queues.fresh) + len(queues.due) + len(queues.queued)
-        room = max(0, self._limit() - self._engaged) if self._limiter is None else 0
-        return self._demand.missing(held, room)
+        return self._demand.missing(held, max(0, min(free, room)), batch)
 
     def _flush(self, now: float) -> None:
         self._last_sent = now
-        limiter = self._limiter
-        tally = self._tally.take(
-            in_flight=self._in_flight,
-            waiting=len(self._queues.queued),
-            sleeping=self._queues.sleeping_count,
-            starved_s=limiter.starved_s(now) if limiter is not None else 0.0,
-        )
+        tallies = [lane.take_tally(now) for lane in self._lanes]
         lines, self._outcomes = self._outcomes, []
-        self._link.send(Outcomes(lines=lines, tally=tally, want=self._missing()))
+        sleeping = self._queues.sleeping_count
+        self._link.send(Outcomes(lines=lines, tallies=tallies, sleeping=sleeping, want=self._missing()))
 
     def _cut_off(self) -> bool:
         """Where no kernel tells of the coordinator's death, its beats do: without them nothing is sent."""

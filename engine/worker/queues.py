@@ -24,7 +24,6 @@ class Queues:
     def __init__(self) -> None:
         self.fresh: deque[tuple[int, RowLine]] = deque()  # leased, not yet rendered
         self.due: deque[RowRun] = deque()  # to be sent again, now
-        self.queued: deque[RowRun] = deque()  # wait for permits, in the order the limiter knows
         self._sleeping: list[tuple[float, int, RowRun]] = []  # heap by time
         self._serial = 0
 
@@ -53,44 +52,46 @@ class Queues:
         """Forget every row, to be given back unsent; their numbers."""
         rows = [line.row for _, line in self.fresh]
         rows += [run.row for run in self.due]
-        rows += [run.row for run in self.queued]
         rows += [run.row for _, _, run in self._sleeping]
-        for queue in (self.fresh, self.due, self.queued, self._sleeping):
+        for queue in (self.fresh, self.due, self._sleeping):
             queue.clear()
         return rows
+
+
+class Flow:
+    """How fast requests to one endpoint are begun, and what that makes a batch."""
+
+    def __init__(self) -> None:
+        self._rate = 0.0  # requests begun a second, lately
+        self._launched = 0
+        self.batch = BATCH_MIN  # what is begun in BATCH_S
+
+    def launched(self) -> None:
+        """A request was begun."""
+        self._launched += 1
+
+    def passed(self, elapsed_s: float) -> None:
+        """Time has passed since this was last said; above 0."""
+        self._rate += (self._launched / elapsed_s - self._rate) * min(1.0, elapsed_s / RATE_OVER_S)
+        self._launched = 0
+        self.batch = max(BATCH_MIN, int(self._rate * BATCH_S))
 
 
 class Demand:
     """How many rows to ask for, so that what is held beyond those in flight stays one batch."""
 
     def __init__(self) -> None:
-        self._rate = 0.0  # requests begun a second, lately
-        self._launched = 0
         self._wanted = 0  # rows asked for and not yet leased
-
-    @property
-    def batch(self) -> int:
-        """What this worker finishes in BATCH_S."""
-        return max(BATCH_MIN, int(self._rate * BATCH_S))
-
-    def launched(self) -> None:
-        """A request was begun."""
-        self._launched += 1
 
     def leased(self, rows: int) -> None:
         """Rows have come."""
         self._wanted -= rows
 
-    def passed(self, elapsed_s: float) -> None:
-        """Time has passed since this was last said; above 0."""
-        self._rate += (self._launched / elapsed_s - self._rate) * min(1.0, elapsed_s / RATE_OVER_S)
-        self._launched = 0
-
-    def missing(self, held: int, room: int) -> int:
+    def missing(self, held: int, room: int, batch: int) -> int:
         """Rows to ask for now, counted as asked for: with ``held`` of them here and ``room`` for calls that need no permit."""
         held += self._wanted
-        missing = self.batch + room - held
-        if missing > 0 and (missing * 4 >= self.batch or held == 0):
+        missing = batch + room - held
+        if missing > 0 and (missing * 4 >= batch or held == 0):
             self._wanted += missing
             return missing
         return 0

@@ -54,7 +54,9 @@ class TallyBook:
             rounded = round(latency_ms, 1) if latency_ms < 100.0 else float(int(latency_ms))
             self._latencies[rounded] = self._latencies.get(rounded, 0) + 1
 
-    def take(self, *, in_flight: int, waiting: int, sleeping: int, starved_s: float) -> Tally:
+    def take(
+        self, *, in_flight: int, waiting: int, starved_s: float = 0.0, cooldowns: int = 0, trouble: str = ""
+    ) -> Tally:
         """What was counted, with how things stand now; counting begins anew."""
         tally = Tally(
             requests=self._requests,
@@ -71,8 +73,9 @@ class TallyBook:
             latencies=list(self._latencies.items()),
             in_flight=in_flight,
             waiting=waiting,
-            sleeping=sleeping,
             starved_s=starved_s,
+            cooldowns=cooldowns,
+            trouble=trouble,
         )
         self._reset()
         return tally

@@ -11,14 +11,14 @@ from jobs import job
 
 from engine.core.model import Target
 from engine.core.quota import Rates
-from engine.handover import WorkerSettings, encode_handover
+from engine.handover import LimiterAddress, WorkerSettings, encode_handover
 from engine.launchers.local import LocalLauncher
 from engine.limiter.registry import Entry
 from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
 from engine.wire.link import Hub
-from engine.wire.messages import Beat, Hello, Lease, Message, RowLine, Welcome
+from engine.wire.messages import Beat, Hello, Lease, Message, RowLine, Terms, Tune, Welcome
 
 pytestmark = pytest.mark.slow
 
@@ -36,14 +36,22 @@ async def silence(mock: MockProcess, folder: Path) -> None:
     def heard(peer: bytes, message: Message) -> None:
         if isinstance(message, Hello):
             peers.append(peer)
-            hub.send(peer, Welcome(in_flight=1, gate=-1))
+            hub.send(peer, Welcome())
+            hub.send(peer, Tune(in_flight=1, terms=[Terms(-1)]))
 
     hub.listen(loop, heard)
     made = job(target=Target(provider="openai", base_url=mock.base_url, model="m"))
     settings = WorkerSettings(
-        job=made, slot=0, run_id="r", token="t", socket=str(folder / "c"), parent_pid=os.getpid(), guard_s=0.5
+        job=made,
+        slot=0,
+        run_id="r",
+        token="t",
+        socket=str(folder / "c"),
+        parent_pid=os.getpid(),
+        guard_s=0.5,
+        limiters=(LimiterAddress(),),
     )
-    process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ()))
+    process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ((),)))
     try:
         while not peers:
             await asyncio.sleep(0.02)
@@ -83,9 +91,9 @@ async def refusal(folder: Path, limiters: Path) -> None:
     made = job(target=Target(provider="openai", base_url="http://127.0.0.1:9/v1", model="m"), rpm=60)
     settings = WorkerSettings(
         job=made, slot=0, run_id="r", token="t", socket=str(folder / "c"), parent_pid=os.getpid(),
-        limiter_socket=str(entry.socket), limiter_token="wrong",
+        limiters=(LimiterAddress(str(entry.socket), "wrong"),),
     )  # fmt: skip
-    process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ()))
+    process = LocalLauncher(folder).start("engine.worker", encode_handover(settings, ((),)))
     try:
         async with asyncio.timeout(10):
             while process.poll() is None:

@@ -9,7 +9,7 @@ from engine.handover import WorkerSettings, decode_handover, encode_handover
 
 def test_a_worker_gets_back_what_the_coordinator_handed_over() -> None:
     settings = WorkerSettings(job=job(rpm=5), slot=3, run_id="r", token="t", socket="/s", parent_pid=7)
-    auth = (AuthHeader("Authorization", ("Bearer ", Secret("sk-canary"))),)
+    auth = ((AuthHeader("Authorization", ("Bearer ", Secret("sk-canary"))),), ())
     line = encode_handover(settings, auth)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     assert decode_handover(line) == (settings, auth)

@@ -95,8 +95,8 @@ def test_auto_learns_limits_and_leaves_given_ones(tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_refused_for_a_foreign_host_and_not_needed_for_a_local_one(tmp_path: Path) -> None:
-    assert loaded(tmp_path).auth == ()
-    assert loaded(tmp_path, base_url="http://10.0.0.7:8000/v1").auth == ()
+    assert loaded(tmp_path).auth == ((),)
+    assert loaded(tmp_path, base_url="http://10.0.0.7:8000/v1").auth == ((),)
     with pytest.raises(UsageError, match="OPENAI_API_KEY"):
         loaded(tmp_path, base_url="https://api.example.com/v1")
 
@@ -105,7 +105,7 @@ def test_the_key_comes_from_the_environment_and_is_no_part_of_the_job(tmp_path: 
     made = loaded(
         tmp_path, {"MY_KEY": " sk-canary "}, base_url="https://api.example.com/v1", api_key_env="MY_KEY"
     )
-    assert made.auth[0].secrets == (Secret("sk-canary"),)
+    assert made.auth[0][0].secrets == (Secret("sk-canary"),)
     assert b"canary" not in msgspec.json.encode(made.job)
     assert "canary" not in repr(made)
 
@@ -114,7 +114,7 @@ def test_a_variable_in_a_header_stays_secret_and_a_missing_one_is_refused(tmp_pa
     flags = {"provider": "http", "url": "http://127.0.0.1/x", "prompt": None, "base_url": None, "model": None}
     made = loaded(tmp_path, {"TOKEN": "canary"}, header=["X-Key: ${TOKEN}", "X-Plain: a"], **flags)
     assert made.job.step.headers == (("X-Plain", "a"),)
-    assert made.auth[0].name == "X-Key"
+    assert made.auth[0][0].name == "X-Key"
     assert "canary" not in repr(made)
     with pytest.raises(UsageError, match="TOKEN"):
         loaded(tmp_path, header=["X-Key: ${TOKEN}"], **flags)
@@ -127,7 +127,7 @@ def test_a_kept_job_finds_its_secrets_in_the_environment_again(tmp_path: Path) -
     keyed = loaded(tmp_path, environment, base_url="https://api.example.com/v1", api_key_env="MY_KEY")
     for made, sent in ((plain, "Bearer tok-canary"), (keyed, "Bearer sk-canary")):
         kept = msgspec.json.decode(msgspec.json.encode(made.job), type=Job)
-        assert [header.reveal() for header in auth_for(kept, environment)] == [sent]
+        assert [header.reveal() for header in auth_for(kept, environment)[0]] == [sent]
         with pytest.raises(UsageError, match="not set"):
             auth_for(kept, {})
 
@@ -135,8 +135,8 @@ def test_a_kept_job_finds_its_secrets_in_the_environment_again(tmp_path: Path) -
 def test_a_secret_within_a_header_is_masked_also_where_it_stands_alone(tmp_path: Path) -> None:
     flags = {"provider": "http", "url": "http://127.0.0.1/x", "prompt": None, "base_url": None, "model": None}
     made = loaded(tmp_path, {"TOKEN": "canary"}, header=["Authorization: Bearer ${TOKEN}"], **flags)
-    assert redact("your key canary is wrong", all_secrets(made.auth)) == "your key [secret] is wrong"
-    assert made.auth[0].masked == "Bearer [secret]"
+    assert redact("your key canary is wrong", all_secrets(made.auth[0])) == "your key [secret] is wrong"
+    assert made.auth[0][0].masked == "Bearer [secret]"
 
 
 def test_a_job_survives_its_way_through_json(tmp_path: Path) -> None:

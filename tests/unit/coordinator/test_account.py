@@ -32,7 +32,7 @@ def outcome(row: int, kind: str = "") -> OutcomeRow:
 
 
 def test_latencies_are_left_out_where_nothing_has_succeeded(tmp_path: Path) -> None:
-    metrics = Metrics(0.0, NO_RATES)
+    metrics = Metrics(0.0, [NO_RATES])
     metrics.add(Tally(requests=3), 1.0)
     metrics.finished([outcome(row, "timeout") for row in range(3)])
     found = summary(plan_of(tmp_path), metrics, Ended(rows_read=3, whole=True), 2.0)
@@ -41,7 +41,7 @@ def test_latencies_are_left_out_where_nothing_has_succeeded(tmp_path: Path) -> N
 
 
 def test_no_rate_is_made_of_one_instant(tmp_path: Path) -> None:
-    metrics = Metrics(0.0, NO_RATES)
+    metrics = Metrics(0.0, [NO_RATES])
     metrics.add(Tally(requests=3, ok_replies=3, latencies=[(200.0, 3)]), 1.0)
     metrics.finished([outcome(row) for row in range(3)])
     found = summary(plan_of(tmp_path), metrics, Ended(rows_read=3, whole=True), 1.1)
@@ -50,7 +50,7 @@ def test_no_rate_is_made_of_one_instant(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_stopped_keeps_its_reason_and_counts_its_open_rows(tmp_path: Path) -> None:
-    metrics = Metrics(0.0, NO_RATES)
+    metrics = Metrics(0.0, [NO_RATES])
     metrics.finished([outcome(0)])
     ended = Ended(exit_code=ExitCode.STOPPED, reason="the key was refused", rows_read=10, in_doubt=2)
     found = summary(plan_of(tmp_path), metrics, ended, 5.0)
@@ -63,7 +63,7 @@ def test_the_first_rows_are_extrapolated_to_the_whole_input(tmp_path: Path) -> N
     rows = iter(plan.source)
     for _ in range(10):
         next(rows)
-    metrics = Metrics(0.0, NO_RATES)
+    metrics = Metrics(0.0, [NO_RATES])
     metrics.add(Tally(requests=10, tokens_in=50, tokens_out=20), 1.0)
     metrics.finished([outcome(row) for row in range(10)])
     found = summary(plan, metrics, Ended(rows_read=10, whole=True), 2.0)

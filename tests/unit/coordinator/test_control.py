@@ -14,17 +14,18 @@ class FakeSupervisor:
     def __init__(self) -> None:
         self.set: dict[str, int] = {}
 
-    def set_limits(self, limits: dict[str, int]) -> None:
+    def set_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
         if "tpm" in limits:
             raise UsageError("This run was started without --tpm.")
-        self.set.update(limits)
+        self.set.update({f"{endpoint or ''}{name}": limit for name, limit in limits.items()})
 
     def set_in_flight(self, in_flight: int) -> None:
         self.set["in_flight"] = in_flight
 
 
 class FakeSession:
-    def __init__(self) -> None:
+    def __init__(self, *endpoints: str) -> None:
+        self.endpoints = list(endpoints or [""])
         self.supervisor = FakeSupervisor()
         self.did: list[object] = []
 
@@ -38,9 +39,9 @@ class FakeSession:
         self.did.append("tune")
 
 
-def on_stage(scene: Callable[[FakeSession, Controls], None]) -> None:
+def on_stage(scene: Callable[[FakeSession, Controls], None], *endpoints: str) -> None:
     async def run() -> None:
-        session = FakeSession()
+        session = FakeSession(*endpoints)
         scene(session, Controls(session))  # type: ignore[arg-type]
 
     asyncio.run(run())

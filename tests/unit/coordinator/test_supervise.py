@@ -68,6 +68,12 @@ class FakeLimiting:
     def tick(self, now: float) -> None:
         pass
 
+    def leave(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
     def declare(self, limits: dict[str, int]) -> None:
         self.declared.append(limits)
 
@@ -84,7 +90,7 @@ class Stage:
             "run",
             folder,
             pid=1,
-            limiting=FakeLimiting(),  # type: ignore[arg-type]
+            limitings=[FakeLimiting()],  # type: ignore[list-item]
             on_death=lambda child, how: self.deaths.append(how),
             note=self.notes.append,
         )
@@ -207,12 +213,12 @@ def test_a_token_limit_below_a_call_that_was_sent_already_is_refused(tmp_path: P
     with pytest.raises(UsageError, match="cost 500 tokens"):
         supervisor.set_limits({"tpm": 499})
     supervisor.set_limits({"rpm": 10, "tpm": 500})
-    assert supervisor.limiting.declared == [{"rpm": 10, "tpm": 500}]  # type: ignore[attr-defined]
+    assert supervisor.limitings[0].declared == [{"rpm": 10, "tpm": 500}]  # type: ignore[attr-defined]
 
 
 def test_a_limiter_that_cannot_be_kept_running_ends_the_run(tmp_path: Path) -> None:
     supervisor = Stage(tmp_path).supervisor
-    supervisor.limiting.hopeless = "the limiter cannot be kept running"
+    supervisor.limitings[0].hopeless = "the limiter cannot be kept running"
     supervisor._stopping = False
     supervisor.children.clear()
     supervisor.tick(0.0)

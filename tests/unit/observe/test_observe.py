@@ -43,7 +43,7 @@ def row(number: int, kind: str = "") -> OutcomeRow:
 
 
 def test_percentiles_are_those_of_all_workers_together() -> None:
-    metrics = Metrics(0.0, NO_RATES)
+    metrics = Metrics(0.0, [NO_RATES])
     metrics.add(Tally(requests=90, latencies=[(100.0, 90)]), 1.0)
     metrics.add(Tally(requests=10, latencies=[(900.0, 10)]), 1.0)
     assert metrics.percentile_ms(50) == pytest.approx(100, rel=0.002)
@@ -51,7 +51,7 @@ def test_percentiles_are_those_of_all_workers_together() -> None:
 
 
 def test_the_rate_is_over_the_last_ten_seconds_and_the_quota_over_the_whole_run() -> None:
-    metrics = Metrics(0.0, Rates(600))
+    metrics = Metrics(0.0, [Rates(600)])
     for second in range(1, 61):
         metrics.add(Tally(requests=5), float(second))
         metrics.finished([row(second * 10 + i) for i in range(5)])

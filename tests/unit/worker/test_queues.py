@@ -6,7 +6,7 @@ from engine.core.model import Call
 from engine.core.retry import RetryBudget
 from engine.wire.messages import RowLine
 from engine.worker.execute import RowRun
-from engine.worker.queues import BATCH_MIN, BATCH_S, Demand, Queues
+from engine.worker.queues import BATCH_MIN, BATCH_S, Demand, Flow, Queues
 
 
 class FakeAsking:
@@ -51,35 +51,34 @@ def test_all_rows_are_given_back_whatever_they_wait_for() -> None:
     queues = Queues()
     queues.fresh.append((1, RowLine(1, 1, b"{}")))
     queues.due.append(run(2))
-    queues.queued.append(run(3))
     queues.sleep(run(4), 9.0)
-    assert queues.empty() == [1, 2, 3, 4]
+    assert queues.empty() == [1, 2, 4]
     assert queues.empty() == []
 
 
 def test_an_idle_worker_asks_for_a_few_rows_and_a_busy_one_for_a_batch() -> None:
-    demand = Demand()
-    assert demand.missing(held=0, room=0) == BATCH_MIN
-    assert demand.missing(held=0, room=0) == 0  # they are on their way
+    demand, flow = Demand(), Flow()
+    assert demand.missing(held=0, room=0, batch=flow.batch) == BATCH_MIN
+    assert demand.missing(held=0, room=0, batch=flow.batch) == 0  # they are on their way
     demand.leased(BATCH_MIN)
+    busy(flow)
+    assert abs(flow.batch - 1000 * BATCH_S) <= 1
+    assert demand.missing(held=0, room=0, batch=flow.batch) == flow.batch
+
+
+def busy(flow: Flow) -> None:
+    """1,000 requests a second, for a while."""
     for _ in range(200):
         for _ in range(100):
-            demand.launched()
-        demand.passed(0.1)  # 1,000 a second
-    assert abs(demand.batch - 1000 * BATCH_S) <= 1
-    assert demand.missing(held=0, room=0) == demand.batch
+            flow.launched()
+        flow.passed(0.1)
 
 
 def test_small_gaps_are_not_asked_for_one_by_one() -> None:
     demand = Demand()
-    for _ in range(200):
-        for _ in range(100):
-            demand.launched()
-        demand.passed(0.1)
-    assert demand.missing(held=demand.batch - 10, room=0) == 0
-    assert demand.missing(held=demand.batch // 2, room=0) == demand.batch - demand.batch // 2
+    assert demand.missing(held=290, room=0, batch=300) == 0
+    assert demand.missing(held=150, room=0, batch=300) == 150
 
 
 def test_room_for_calls_that_need_no_permit_is_asked_for_as_well() -> None:
-    demand = Demand()
-    assert demand.missing(held=0, room=60) == BATCH_MIN + 60
+    assert Demand().missing(held=0, room=60, batch=BATCH_MIN) == BATCH_MIN + 60
