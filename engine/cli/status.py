@@ -21,10 +21,13 @@ def status_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> int:
     """Say how a run stands."""
+    import msgspec
+
     from engine.cli.folders import state_folder
     from engine.observe.live import read_live
-    from engine.observe.progress import duration
+    from engine.observe.progress import duration, endpoint_line
     from engine.observe.sanitise import sanitise
+    from engine.observe.snapshot import EndpointView
     from engine.store import Store
 
     folder = state_folder(run)
@@ -65,6 +68,9 @@ def status_command(
             f"{live['rows_per_s']:,.0f} rows/s, {live['in_flight']:,} in flight, {live['throttled']:,} throttled, "
             f"p50 {live['latency_ms_p50']:,.0f} ms, p99 {live['latency_ms_p99']:,.0f} ms, eta {duration(live['eta_s'])}"
         )
+        for endpoint in live["endpoints"]:
+            view = msgspec.convert(endpoint, EndpointView)
+            print(f"  {sanitise(view.name)}: {endpoint_line(view, ', ')}")
         for worker in live["workers"]:
             print(
                 f"  worker {worker['slot']}: pid {worker['pid']}, cpu {worker['cpu_percent']:.0f} %, "

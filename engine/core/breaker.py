@@ -111,7 +111,7 @@ class Breaker:
 
         ``wait_s``: the wait that a refusal names. ``at_once``: OUT after this one, not after several in a row.
         """
-        if started < self._since:
+        if self.state is State.OPEN or started < self._since:
             return False
         if self.state is State.HALF_OPEN:
             self._probing = max(0, self._probing - 1)
