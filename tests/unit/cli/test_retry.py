@@ -8,7 +8,7 @@ from jobs import job
 
 from engine.cli.main import main
 from engine.cli.retry import correct
-from engine.config import Job
+from engine.config import Endpoint, Job
 from engine.coordinator.plan import check, open_store
 from engine.core.commit import Commit, OutcomeRow
 from engine.core.errors import UsageError
@@ -88,3 +88,12 @@ def test_a_run_that_was_started_with_relative_paths_is_retried_from_any_folder(
     assert f'"input":"{tmp_path}/in.jsonl"' in kept
     assert f'"output":"{tmp_path}/out.jsonl"' in kept
     shutil.rmtree("out.jsonl.run")
+
+
+def test_corrections_reach_every_endpoint_and_what_is_each_ones_own_is_left_to_the_job_file() -> None:
+    places = tuple(Endpoint(name, job().target) for name in ("east", "west"))
+    made = correct(job(endpoints=places), ["model=n", "max-tokens=5", "retries=1"])
+    assert [(one.target.model, one.target.max_tokens) for one in made.endpoints] == [("n", 5), ("n", 5)]
+    for change in ("rpm=5", "base-url=http://127.0.0.1:2", "api-key-env=X"):
+        with pytest.raises(UsageError, match="several endpoints"):
+            correct(job(endpoints=places), [change])

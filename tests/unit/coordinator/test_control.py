@@ -92,3 +92,30 @@ def test_a_stranger_is_not_obeyed() -> None:
         assert session.did == []
 
     on_stage(scene)
+
+
+def test_limits_of_one_of_several_endpoints_are_set_by_its_name() -> None:
+    def scene(session: FakeSession, controls: Controls) -> None:
+        answer = controls.obey(Control(controls.token, ["set", "west.rpm=50", "east.rpm=60", "in-flight=9"]))
+        assert answer.says == "west.rpm is 50 now, east.rpm is 60 now, in-flight is 9 now"
+        assert session.supervisor.set == {"1rpm": 50, "rpm": 60, "in_flight": 9}
+
+    on_stage(scene, "east", "west")
+
+
+@pytest.mark.parametrize("word", ["rpm=50", "north.rpm=50", "east.in-flight=5", "east.=5", ".rpm=5"])
+def test_with_several_endpoints_a_limit_says_whose_it_is(word: str) -> None:
+    def scene(session: FakeSession, controls: Controls) -> None:
+        answer = controls.obey(Control(controls.token, ["set", word]))
+        assert not answer.ok
+        assert not session.supervisor.set
+
+    on_stage(scene, "east", "west")
+
+
+def test_a_run_without_a_table_of_endpoints_has_none_by_name() -> None:
+    def scene(session: FakeSession, controls: Controls) -> None:
+        answer = controls.obey(Control(controls.token, ["set", "east.rpm=50"]))
+        assert not answer.ok and "no endpoint named 'east'" in answer.says
+
+    on_stage(scene)

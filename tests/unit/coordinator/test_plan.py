@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jobs import job
 
-from engine.config import Job, StepSettings
+from engine.config import Endpoint, Job, StepSettings
 from engine.coordinator.plan import check, open_store
 from engine.core.errors import UsageError
 from engine.core.model import Target
@@ -149,3 +149,10 @@ def test_limits_that_no_call_could_keep_are_refused_before_anything_is_sent(
 
 def test_limits_that_the_cheapest_call_can_keep_are_not_refused(tmp_path: Path) -> None:
     check(planned(tmp_path, max_tokens=100, prompt="{{ text }}", tpm=100, output_tpm=100)).source.close()
+
+
+def test_impossible_limits_of_one_of_several_endpoints_are_refused_by_its_name(tmp_path: Path) -> None:
+    made = planned(tmp_path, max_tokens=100, prompt="{{ text }}")
+    places = (Endpoint("east", made.target), Endpoint("west", made.target, tpm=99))
+    with pytest.raises(UsageError, match="Endpoint west: Every call of this job costs"):
+        check(replace(made, endpoints=places))

@@ -99,6 +99,58 @@ def test_a_plain_line_says_how_far_it_is() -> None:
     assert duration(3675) == "1:01:15"
 
 
+def two_endpoints() -> Metrics:
+    metrics = Metrics(0.0, [Rates(600), Rates(300)], ["east", "west"])
+    for second in range(1, 31):
+        metrics.heard(
+            0, 0, Tally(requests=9, ok_replies=9, latencies=[(100.0, 9)], in_flight=2), float(second)
+        )
+        west = Tally(requests=2, throttled=1, ok_replies=1, in_flight=1, cooldowns=1, trouble="it failed")
+        metrics.heard(1, 1, west, float(second))
+        metrics.snapshot(
+            float(second), in_flight=3, waiting=0, sleeping=0, starved_s=0, paused_s=0, workers=[]
+        )
+    return metrics
+
+
+def test_each_of_several_endpoints_has_its_figures_and_the_quota_of_all_is_their_sum() -> None:
+    metrics = two_endpoints()
+    view = metrics.snapshot(30.5, in_flight=3, waiting=0, sleeping=0, starved_s=0, paused_s=0, workers=[])
+    east, west = view.endpoints
+    assert (east.name, east.requests, east.in_flight, east.trouble) == ("east", 270, 2, "")
+    assert (west.throttled, west.cooldowns, west.trouble) == (30, 30, "it failed")
+    assert east.rpm_used == pytest.approx(0.9, rel=0.06)
+    assert view.rpm_used == pytest.approx((9 + 2) * 60 / 900, rel=0.06)
+    line = one_line(view)
+    assert "east: 9/s rpm 86%" in line
+    assert "left alone: it failed" in line
+    metrics.worker_gone(1)
+    assert metrics.endpoints[1].view(31.0).trouble == ""
+
+
+def test_the_quota_of_all_is_not_known_where_one_has_no_limit() -> None:
+    metrics = Metrics(0.0, [Rates(600), Rates(600)], ["east", "west"])
+    metrics.limit([Rates(600), NO_RATES])
+    metrics.heard(0, 0, Tally(requests=5), 1.0)
+    assert metrics.used(60.0) == (None, None)
+    assert metrics.endpoints[0].used(60.0)[0] is not None
+
+
+def test_the_summary_names_each_of_several_endpoints() -> None:
+    quota = {"rpm_used": 0.985, "tpm_used": None}
+    east = {
+        "name": "east",
+        "requests": 10,
+        "ok": 9,
+        "throttled": 1,
+        "cooldowns": 2,
+        "quota": quota,
+        "latency_ms": {},
+    }
+    text = Summary(endpoints=[east]).text()
+    assert "east: 10 requests, 9 ok, 1 throttled, left alone 2 times, quota used: RPM 98.5%" in text
+
+
 def test_the_log_takes_only_known_events_and_is_private(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
     log.write("note", text="a\nb" + "x" * 9000)
