@@ -44,6 +44,18 @@ def ceiling() -> str:
     )
 
 
+def endpoints() -> str:
+    """Each endpoint's own count."""
+    header, *rows = results("endpoints")["tables"]["quota"]
+    return markdown(header, rows)
+
+
+def outage() -> str:
+    """What an endpoint that is ill costs."""
+    header, *rows = results("endpoints")["tables"]["outage"]
+    return markdown(header, rows)
+
+
 def quota() -> str:
     """What the server counted."""
     header = [
