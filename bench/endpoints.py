@@ -86,7 +86,7 @@ def disturb(mock: MockProcess, fault: dict[str, Any]) -> None:
 def outage(logs: list[list[dict[str, Any]]]) -> dict[str, float]:
     """Answers a second of all others in the outage and of the disturbed one after it; from the servers' logs."""
     *others, disturbed = logs
-    bad = [one["at_s"] for one in disturbed if one["fault"]]
+    bad = [one["at_s"] for one in disturbed if one["status"] != 200]
     first, last = min(bad), max(bad)
     over = first + DOWN_FOR_S
     well = sorted(one["at_s"] for one in disturbed if one["status"] == 200 and one["at_s"] > last)

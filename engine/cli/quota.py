@@ -50,29 +50,12 @@ def quota_command(
 
 
 async def _ask_all(alive: "list[tuple[Entry, Info]]") -> "list[Report | None]":
-    return await asyncio.gather(*(_ask(entry) for entry, _ in alive))
+    from engine.wire.asking import ask
+    from engine.wire.messages import Inspect, Report
 
-
-async def _ask(entry: "Entry") -> "Report | None":
-    from engine.wire.link import Spoke
-    from engine.wire.messages import Inspect, Message, Report
-
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Report] = loop.create_future()
-
-    def heard(message: Message) -> None:
-        if isinstance(message, Report) and not answer.done():
-            answer.set_result(message)
-
-    link = Spoke(entry.socket, message_bytes_max=1024 * 1024)
-    try:
-        link.listen(loop, heard)
-        link.send(Inspect(token=entry.token))
-        return await asyncio.wait_for(answer, ANSWER_MAX_S)
-    except TimeoutError:
-        return None
-    finally:
-        link.close()
+    return await asyncio.gather(
+        *(ask(entry.socket, Inspect(entry.token), Report, within_s=ANSWER_MAX_S) for entry, _ in alive)
+    )
 
 
 def _plain(info: "Info", report: "Report | None") -> dict[str, object]:

@@ -109,7 +109,7 @@ class Breaker:
     ) -> bool:
         """A call that was sent at ``started`` ended. True where the endpoint is to be left alone from now on.
 
-        ``wait_s``: the wait that a refusal names. ``at_once``: OUT after this one, not after several in a row.
+        ``wait_s``: the wait that a refusal names. ``at_once``: this one is enough, if it names a wait or is OUT.
         """
         if self.state is State.OPEN or started < self._since:
             return False
@@ -138,7 +138,7 @@ class Breaker:
 
     def _is_one_too_many(self, health: Health, now: float, wait_s: float | None, at_once: bool) -> bool:
         if health is Health.REFUSES:
-            if wait_s is not None and wait_s >= WAIT_WORTH_S:
+            if at_once and wait_s is not None and wait_s >= WAIT_WORTH_S:
                 return True
             if not self._refused:
                 self._refusing_since = now

@@ -148,11 +148,11 @@ class Entry:
 
     def write(self, info: Info) -> None:
         """Say how the limiter stands."""
-        _write(self._info, info)
+        _write(self._info, msgspec.json.encode(info))
 
     def leave(self, memory: Memory) -> None:
         """The limiter ends in peace: this is what it remembers."""
-        _write(self._left, Left(boot_id(), time.monotonic(), memory))
+        _write(self._left, msgspec.json.encode(Left(boot_id(), time.monotonic(), memory)))
         self._info.unlink(missing_ok=True)
         self.socket.unlink(missing_ok=True)
 
@@ -173,7 +173,7 @@ class Entry:
     def register(self, pid: int) -> None:
         """This run uses the limiter from now on. Hold the lock."""
         self.make()
-        _write(self._runs / str(pid), born(pid))
+        _write(self._runs / str(pid), msgspec.json.encode(born(pid)))
 
     def unregister(self, pid: int) -> None:
         """It does not any more."""
@@ -253,7 +253,7 @@ def _lasting(path: Path) -> str:
         except FileNotFoundError:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             mine = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
-            _write(mine, None, text=secrets.token_hex(16))
+            _write(mine, secrets.token_hex(16).encode())
             try:
                 os.link(mine, path)
             except FileExistsError:
@@ -262,12 +262,12 @@ def _lasting(path: Path) -> str:
                 mine.unlink(missing_ok=True)
 
 
-def _write(path: Path, value: object, *, text: str = "") -> None:
+def _write(path: Path, content: bytes) -> None:
     """Whole or not at all, for nobody else to read."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, text.encode() or msgspec.json.encode(value))
+        os.write(descriptor, content)
     finally:
         os.close(descriptor)
     os.replace(new, path)

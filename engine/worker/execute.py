@@ -72,7 +72,7 @@ class RowRun:
         self.tokens_out = 0
         self.model = ""
         self.lane = 0  # the endpoint that ``call`` is for
-        self.avoid = 0  # bits of endpoints that failed it just now
+        self.avoid = 0  # bits of endpoints that failed it of late
         self.shut = 0  # bits of endpoints that will not serve it
         self.refused: OutcomeLine | None = None  # its outcome, if no other endpoint does
 

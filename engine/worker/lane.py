@@ -192,7 +192,7 @@ class Lane:
         queued.clear()
         if avoid:
             for run in runs:
-                run.avoid = self.bit
+                run.avoid |= self.bit
         self._owner.recalled(runs)
 
     def _granted(self, count: int, generation: int) -> None:
@@ -293,8 +293,13 @@ class Lane:
         if failure is None:
             breaker.on_reply(Health.WELL, started, now)
             return
-        at_once = POLICY[failure.kind].run is RunEffect.STOP
         health = self.health_of(failure)
+        if health is Health.REFUSES:
+            at_once = (
+                self.limiter is not None
+            )  # without a quota refusals are how the in-flight limit finds its wall
+        else:
+            at_once = POLICY[failure.kind].run is RunEffect.STOP
         if breaker.on_reply(health, started, now, wait_s=failure.wait_s, at_once=at_once):
             self._trouble = f"{POLICY[failure.kind].says} ({failure.kind})"
             self.call_back()

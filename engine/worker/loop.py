@@ -218,7 +218,6 @@ class Worker:
             else:
                 self._outcomes.append(refused)
             return False
-        run.avoid = 0
         lane.engage(run)
         return True
 

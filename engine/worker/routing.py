@@ -61,11 +61,11 @@ class Router:
             return health is Health.OUT and self.shuts(lane, run, step, now)
         if health in (Health.WELL, Health.NOTHING):
             return False
-        others = (one for one in self._lanes if one is not lane and not one.bit & run.shut)
-        if not any(one.is_well(now) for one in others):
-            return False
-        run.avoid = lane.bit
-        return True
+        run.avoid |= lane.bit
+        if any(one.is_well(now) and not one.bit & (run.avoid | run.shut) for one in self._lanes):
+            return True
+        run.avoid = 0  # all have failed it: after a while it may go anywhere
+        return False
 
     def shuts(self, lane: Lane, run: RowRun, outcome: OutcomeLine, now: float) -> bool:
         """``lane`` will never serve this row. Whether another one may; ``outcome`` is the row's if none does."""

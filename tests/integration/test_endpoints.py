@@ -2,11 +2,13 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from runs import Run, read_rows, run, until, write_rows
 
@@ -40,9 +42,15 @@ class Stage:
         self.tables.append({"name": name, "base_url": mock.base_url, **table})
         return mock
 
-    def start(self, rows: int, *flags: str, environment: dict[str, str] | None = None) -> Run:
+    def start(
+        self,
+        rows: int,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        prompt: str | None = "{{ text }}",
+    ) -> Run:
         source = write_rows(self.folder / "in.jsonl", rows)
-        lines = ['prompt = "{{ text }}"', 'model = "mock"']
+        lines = [f"prompt = {json.dumps(prompt)}", 'model = "mock"'] if prompt is not None else []
         for table in self.tables:
             lines += ["[[endpoints]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         (self.folder / "job.toml").write_text("\n".join(lines))
@@ -238,3 +246,50 @@ def test_limits_of_one_endpoint_are_set_by_its_name(stage: Stage) -> None:
     assert stage.rows_by_mock()[1] < other + 60
     started.kill(signal.SIGINT)
     started.wait()
+
+
+def test_rows_wait_while_all_endpoints_are_ill_and_none_is_lost(stage: Stage) -> None:
+    for name in ("east", "west"):
+        stage.endpoint(name, MockSettings(latency="20ms"))
+    started = stage.start(2_000, "--in-flight", "16")
+    until(lambda: min(stage.rows_by_mock()) > 100)
+    for mock in stage.mocks:
+        mock.control({"faults": [{"name": "502"}]})
+    until(lambda: min(mock.stats()["faults"].get("502", 0) for mock in stage.mocks) >= 5)
+    before = sum(mock.stats()["requests"] for mock in stage.mocks)
+    time.sleep(2.0)
+    assert (
+        sum(mock.stats()["requests"] for mock in stage.mocks) - before <= 60
+    )  # probes, and a few on their way
+    for mock in stage.mocks:
+        mock.control({"faults": []})
+    summary = started.summary()
+    assert (summary["ok"], summary["failed"]) == (2_000, 0)
+
+
+def test_plain_http_endpoints_share_rows_as_well(stage: Stage) -> None:
+    for name in ("a", "b"):
+        mock = stage.endpoint(name, MockSettings(latency="20ms"))
+        del stage.tables[-1]["base_url"]
+        stage.tables[-1]["url"] = f"{mock.origin}/echo?q={{{{ id }}}}"
+    summary = stage.start(200, "--provider", "http", "--in-flight", "8", prompt=None).summary()
+    assert (summary["ok"], summary["failed"]) == (200, 0)
+    assert min(one["requests"] for one in summary["endpoints"]) > 50
+
+
+def test_a_killed_worker_and_a_killed_limiter_cost_no_row_and_no_quota(
+    stage: Stage, limiter_dir: Path
+) -> None:
+    for name in ("east", "west"):
+        stage.endpoint(name, MockSettings(latency="50ms", quota=(SECOND,)), rpm=RPM)
+    started = stage.start(1_500)
+    until(lambda: min(stage.rows_by_mock()) > 100)
+    started.children("engine.worker")[0].kill()
+    until(lambda: min(stage.rows_by_mock()) > 250)
+    for path in limiter_dir.glob("*/info.json"):
+        psutil.Process(json.loads(path.read_text())["pid"]).kill()
+    summary = started.summary(120.0)
+    assert (summary["ok"], summary["failed"]) == (1_500, 0)
+    assert [mock.stats()["throttled"] for mock in stage.mocks] == [0, 0]
+    assert sum(mock.stats()["requests"] for mock in stage.mocks) <= 1_500 + summary["in_doubt"]
+    assert started.err.count("the limiter ended") == 2

@@ -128,14 +128,22 @@ def test_refusals_beside_successes_are_no_illness_and_refusals_alone_are() -> No
 @pytest.mark.parametrize(("wait_s", "expected_s"), [(20.0, 20.0), (1e9, WAIT_MAX_S), (1.0, 1.0)])
 def test_a_wait_that_the_server_names_is_kept_at_once(wait_s: float, expected_s: float) -> None:
     breaker = Breaker()
-    assert breaker.on_reply(Health.REFUSES, 5.0, 5.0, wait_s=wait_s)
+    assert breaker.on_reply(Health.REFUSES, 5.0, 5.0, wait_s=wait_s, at_once=True)
     assert not breaker.allows(5.0 + expected_s - 0.01)
     assert breaker.allows(5.0 + expected_s + 0.5)
 
 
 @pytest.mark.parametrize("wait_s", [None, 0.0, -1.0, 0.5, float("nan")])
 def test_a_short_or_senseless_wait_does_not_open_it(wait_s: float | None) -> None:
-    assert not Breaker().on_reply(Health.REFUSES, 5.0, 5.0, wait_s=wait_s)
+    assert not Breaker().on_reply(Health.REFUSES, 5.0, 5.0, wait_s=wait_s, at_once=True)
+
+
+def test_while_the_wall_is_searched_a_named_wait_opens_nothing_but_is_kept_once_it_is_open() -> None:
+    breaker = Breaker()
+    assert not breaker.on_reply(Health.REFUSES, 0.0, 0.0, wait_s=20.0)
+    opened = [breaker.on_reply(Health.REFUSES, at / 10, at / 10, wait_s=20.0) for at in range(40)]
+    assert opened.index(True) == 20
+    assert not breaker.allows(21.9)
 
 
 def test_what_somebody_has_to_mend_is_tried_seldom_and_at_last_again() -> None:

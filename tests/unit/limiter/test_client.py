@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from engine.core.quota import Rates
 from engine.limiter.client import LimiterClient
@@ -44,14 +44,6 @@ class Caller:
     def _granted(self, count: int, generation: int) -> None:
         self.times += [self.loop.time()] * count
         self.generations.add(generation)
-
-
-async def until(true: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait for a condition; the test fails when it does not come."""
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "the condition never came"
-        await asyncio.sleep(0.002)
 
 
 def attach(

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from engine.core.quota import Memory, Rates
 from engine.limiter import server as module
@@ -19,13 +20,6 @@ from engine.wire.messages import Attach, Gauge, Inspect, Leave, Message, Report
 
 RUN = os.getpid()  # marks of dead processes are removed, so runs of these tests are processes that live
 OTHER = os.getppid()
-
-
-async def until(true: Callable[[], object], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "the condition never came"
-        await asyncio.sleep(0.002)
 
 
 class Attached:

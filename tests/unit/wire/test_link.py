@@ -2,26 +2,18 @@
 
 import asyncio
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
+from waiting import until
 
 from engine.wire.link import IPC_PATH_MAX, Hub, Spoke
 from engine.wire.messages import Beat, Message, Need, Refuse, encode
 
 CAP = 100_000
-
-
-async def until(true: Callable[[], object], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "the condition never came"
-        await asyncio.sleep(0.002)
 
 
 class HubEnd:

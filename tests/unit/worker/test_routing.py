@@ -121,6 +121,16 @@ def test_a_retry_goes_elsewhere_at_once_where_that_helps(
     assert run.avoid == (one.bit if goes else 0)
 
 
+def test_a_row_that_all_endpoints_failed_waits_and_may_then_go_anywhere() -> None:
+    lanes = [FakeLane(number) for number in range(3)]
+    chosen, run = router(*lanes), row()
+    assert chosen.diverts(lanes[0], run, Later(1.0), FAILURE, 0.0)  # type: ignore[arg-type]
+    assert chosen.diverts(lanes[1], run, Later(1.0), FAILURE, 0.0)  # type: ignore[arg-type]
+    assert chosen.pick(0.0, run.avoid) is lanes[2]  # type: ignore[comparison-overlap]
+    assert not chosen.diverts(lanes[2], run, Later(1.0), FAILURE, 0.0)  # type: ignore[arg-type]
+    assert run.avoid == 0
+
+
 def test_a_row_whose_retries_are_used_up_has_its_outcome() -> None:
     one, other = FakeLane(0), FakeLane(1)
     assert not router(one, other).diverts(one, row(), OUTCOME, FAILURE, 0.0)  # type: ignore[arg-type]

@@ -1,0 +1,178 @@
+"""One endpoint as a worker sees it: permits called back, health told, nothing sent where nobody listens."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from jobs import job
+
+from engine.config import Job, StepSettings
+from engine.core.breaker import Breaker, State
+from engine.core.errors import ErrorKind, Health
+from engine.core.model import Failure, Target
+from engine.core.quota import Rates
+from engine.handover import LimiterAddress, WorkerSettings
+from engine.wire.messages import OutcomeLine, RowLine, Terms
+from engine.worker.execute import Later, RowRun
+from engine.worker.lane import Lane
+
+
+class FakeOwner:
+    """Keeps what a lane gives back."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[RowRun, OutcomeLine | Later, Failure | None]] = []
+        self.back: list[RowRun] = []
+
+    def landed(
+        self, lane: Lane, run: RowRun, step: OutcomeLine | Later, failure: Failure | None, now: float
+    ) -> None:
+        self.ended.append((run, step, failure))
+
+    def recalled(self, runs: Iterable[RowRun]) -> None:
+        self.back.extend(runs)
+
+    def pump(self) -> None:
+        pass
+
+
+def made(folder: Path, changed: Job | None = None, *, breaker: bool = True) -> tuple[Lane, FakeOwner]:
+    """A lane to a port where nobody listens."""
+    settings = WorkerSettings(job=changed or job(), slot=0, run_id="r", token="t", socket=str(folder / "c"))
+    owner = FakeOwner()
+    lane = Lane(
+        1, settings.job, (), settings, owner, weight=1.0, secrets=(), rng=random.Random(1),
+        breaker=Breaker() if breaker else None,
+    )  # fmt: skip
+    return lane, owner
+
+
+def begun(lane: Lane, row: int) -> RowRun:
+    run = lane.executor.begin(1, RowLine(row, row, b'{"text": "hello"}'))
+    assert isinstance(run, RowRun)
+    return run
+
+
+def on_loop(scene: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            await scene()
+
+    asyncio.run(main())
+
+
+def test_an_endpoint_that_is_not_there_is_left_alone_and_the_tally_says_why(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, owner = made(tmp_path)
+        lane.tune(8, Terms(-1))
+        for row in range(5):
+            lane.engage(begun(lane, row))
+        while len(owner.ended) < 5:
+            await asyncio.sleep(0.01)
+        assert lane.breaker is not None and lane.breaker.state is State.OPEN
+        tally = lane.take_tally(0.0)
+        assert (tally.requests, tally.cooldowns) == (5, 1)
+        assert "nothing accepts connections there" in tally.trouble
+        assert lane.take_tally(0.0).cooldowns == 0
+        assert (lane.engaged, lane.in_flight) == (0, 0)
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_what_waits_for_permits_can_be_called_back_in_its_order_and_told_to_go_elsewhere(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        lane, owner = made(tmp_path, job(rpm=60))
+        lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
+        lane.tune(8, Terms(-1, Rates(60)))
+        for row in range(3):
+            lane.engage(begun(lane, row))
+        assert (lane.engaged, len(lane.queued), lane.in_flight) == (3, 3, 0)
+        lane.call_back(avoid=True)
+        assert [(run.row, run.avoid) for run in owner.back] == [(0, lane.bit), (1, lane.bit), (2, lane.bit)]
+        assert (lane.engaged, len(lane.queued)) == (0, 0)
+        lane.call_back()
+        assert len(owner.back) == 3
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_a_shut_gate_calls_back_and_leaves_no_room(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, owner = made(tmp_path)
+        assert not lane.has_room()  # until the coordinator says how many
+        lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
+        lane.tune(8, Terms(2))
+        for row in range(2):
+            assert lane.has_room()
+            lane.engage(begun(lane, row))
+        assert not lane.has_room()
+        lane.tune(8, Terms(0))
+        assert len(owner.back) == 2
+        assert lane.limit() == 0
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_rows_that_wait_long_for_permits_are_known(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, _ = made(tmp_path)
+        lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
+        lane.tune(8, Terms(-1))
+        now = asyncio.get_running_loop().time()
+        lane.tick(now, 0.05)
+        assert lane.has_spared(now + 1e6)
+        lane.engage(begun(lane, 1))
+        assert not lane.waits_in_vain(now + 0.4)
+        assert lane.waits_in_vain(now + 1.0)
+        lane.tick(now + 2.0, 0.05)
+        assert not lane.has_spared(now + 2.4)
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_where_each_row_has_its_own_page_a_missing_one_says_nothing_of_the_endpoint(tmp_path: Path) -> None:
+    async def scene() -> None:
+        url = "http://127.0.0.1:9/{{ text }}"
+        target = Target(provider="http", base_url=url)
+        own = replace(job(target=target), step=StepSettings(kind="request", url=url))
+        missing = Failure(ErrorKind.NOT_FOUND, "no such page", status=404)
+        untrusted = Failure(ErrorKind.TLS, "another name")
+        lane, _ = made(tmp_path, own)
+        assert lane.health_of(missing) is Health.WELL
+        assert lane.health_of(untrusted) is Health.OUT
+        await lane.close()
+        usual, _ = made(tmp_path)
+        assert usual.health_of(missing) is Health.OUT
+        await usual.close()
+
+    on_loop(scene)
+
+
+def test_a_row_that_moves_is_asked_in_the_new_endpoints_words_under_a_key_of_its_own(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, _ = made(tmp_path)
+        other, _ = made(
+            tmp_path, job(target=Target(provider="ollama", base_url="http://127.0.0.1:9", model="n"))
+        )
+        other.executor._run_id = "r"
+        run = begun(lane, 4)
+        first_key, first_url = run.key, run.call.url
+        assert other.executor.adopt(run) is None
+        assert (run.call.url != first_url, b'"n"' in (run.call.body or b"")) == (True, True)
+        assert run.key != first_key
+        run.turn = 2  # it was asked another question there
+        assert lane.executor.adopt(run) is None
+        assert run.key == "r.1-4-3"
+        assert lane.executor.adopt(begun(lane, 4)) is None
+        await lane.close()
+        await other.close()
+
+    on_loop(scene)
