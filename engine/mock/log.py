@@ -76,6 +76,7 @@ class TruthLog:
         self.by_path: dict[str, int] = {}
         self.by_status: dict[int, int] = {}
         self.faults: dict[str, int] = {}
+        self.last_fault = ""  # played on the request that arrived last
         self.rows: dict[int, int] = {}  # row -> whole replies of status 200
         self.attempts: dict[int, int] = {}  # row -> requests, counted while there are faults
         self.rows_repeated = 0
@@ -94,6 +95,7 @@ class TruthLog:
             self.rows.setdefault(row, 0)
         if tokens:
             self.charged(now, tokens)
+        self.last_fault = ""
         self.in_flight += 1
         if self.in_flight > self.in_flight_max:
             self.in_flight_max = self.in_flight
@@ -125,6 +127,7 @@ class TruthLog:
 
     def struck(self, fault: str) -> None:
         """Record that a fault was played."""
+        self.last_fault = fault
         self.faults[fault] = self.faults.get(fault, 0) + 1
 
     def keep(self, record: Record) -> None:

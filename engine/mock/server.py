@@ -34,10 +34,13 @@ BACKLOG = 8192
 class _Pending:
     """One reply on its way."""
 
-    __slots__ = ("connection", "ready", "reply", "row")
+    __slots__ = ("connection", "ready", "record", "reply", "row")
 
-    def __init__(self, connection: "_Connection", reply: Reply, row: int | None) -> None:
+    def __init__(
+        self, connection: "_Connection", reply: Reply, row: int | None, record: Record | None
+    ) -> None:
         self.connection = connection
+        self.record = record
         self.reply = reply
         self.row = row
         self.ready = False
@@ -129,25 +132,43 @@ class _Connection(asyncio.Protocol):
             server.brain.log.arrived(now, "other", None, 0)
             self._queue(error_reply("openai", 413, "The request body is too large"), 0.0, None)
             return
+        charged = server.brain.log.tokens_charged
         reply, wait_s, row = server.brain.answer(route, path.decode("latin-1"), body, self._auth, now)
         if not self._parser.should_keep_alive() and reply.end is End.KEEP:
             reply = replace(reply, end=End.CLOSE)
         log = server.brain.log
+        record = None
         if log.records is not None:
             method = self._parser.get_method().decode("latin-1")
             name = "" if row is None else f"{row:016x}"
             key = self._key.decode("latin-1")
-            log.keep(
-                Record(
-                    log.requests, now, id(self), method, path.decode("latin-1"), name, key, 0, reply.status
-                )
+            tokens = log.tokens_charged - charged
+            record = Record(
+                log.requests,
+                now,
+                id(self),
+                method,
+                path.decode("latin-1"),
+                name,
+                key,
+                tokens,
+                fault=log.last_fault,
             )
-        self._queue(reply, wait_s, row)
+            log.keep(record)
+        self._queue(reply, wait_s, row, record=record)
 
     # --- replies ------------------------------------------------------------------------------------------
 
-    def _queue(self, reply: Reply, wait_s: float, row: int | None, *, counted: bool = True) -> None:
-        pending = _Pending(self, reply, row if counted else -1)
+    def _queue(
+        self,
+        reply: Reply,
+        wait_s: float,
+        row: int | None,
+        *,
+        counted: bool = True,
+        record: Record | None = None,
+    ) -> None:
+        pending = _Pending(self, reply, row if counted else -1, record)
         self._waiting.append(pending)
         if not counted:
             self.server.brain.log.in_flight += 1
@@ -179,6 +200,10 @@ class _Connection(asyncio.Protocol):
             log.in_flight -= 1
         else:
             log.answered(pending.row, pending.reply.status, full=pending.reply.full)
+        record = pending.record
+        if record is not None:
+            record.status, record.full = pending.reply.status, pending.reply.full
+            record.done_s = self.server.loop.time()
         if pending.reply.end is End.RESET:
             self.abort()
         elif pending.reply.end is End.CLOSE and self._transport is not None:

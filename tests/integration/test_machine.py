@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
@@ -134,6 +135,28 @@ def test_a_killed_limiter_is_replaced_once_for_all_runs(tmp_path: Path, limiter_
         assert [one.summary()["ok"] for one in runs] == [450, 450]
         assert mock.stats()["throttled"] == 0
     assert all("limiter ended" in one.err for one in runs)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_limiter_killed_at_random_moments_costs_time_and_nothing_else(
+    tmp_path: Path, limiter_dir: Path, seed: int
+) -> None:
+    random = Random(seed)
+    with MockProcess(MockSettings(latency="50ms", quota=(EXACT, SECOND))) as mock:
+        started = start(mock, tmp_path, "a", 900, "--rpm", str(RPM))
+        until(lambda: mock.stats()["ok"] > 10)
+        killed: list[int] = []
+        for _ in range(3):
+            time.sleep(random.uniform(0.0, 1.2))
+            until(lambda: limiters(limiter_dir) not in (killed[-1:], []))
+            killed.append(limiters(limiter_dir)[0])
+            psutil.Process(killed[-1]).kill()
+        summary = started.summary()
+        stats = mock.stats()
+    assert (summary["ok"], summary["failed"], summary["requests"]) == (900, 0, 900)
+    assert (stats["throttled"], stats["replies_repeated"]) == (0, 0)
+    assert stats["max_in_clock_second"] <= 1.1 * RPM / 60
+    assert started.err.count("the limiter ended") == 3
 
 
 def test_a_run_that_follows_within_the_minute_knows_what_was_sent(tmp_path: Path) -> None:

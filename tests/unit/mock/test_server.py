@@ -172,3 +172,36 @@ def test_output_counts_against_a_limit_on_output() -> None:
     limit = QuotaSettings(output_tpm=10)
     replies, _ = served(MockSettings(quota=(limit,)), *(post("/v1/messages", body) for _ in range(2)))
     assert [reply[0] for reply in replies] == [200, 429]
+
+
+def test_the_log_tells_of_each_request_what_it_cost_what_it_got_and_what_was_played_on_it() -> None:
+    settings = MockSettings(
+        log=True, latency="20ms", faults=(parse_fault("503,nth=2"),), quota=(QuotaSettings(tpm=10_000),)
+    )
+
+    async def run() -> list[dict[str, Any]]:
+        async with MockServer(settings) as server:
+            await exchange(server.port, chat("one"), chat("two"))
+            return [json.loads(line) for line in b"".join(server.brain.log.json_lines()).splitlines()]
+
+    good, bad = asyncio.run(run())
+    assert (good["status"], good["full"], good["fault"]) == (200, True, "")
+    assert (bad["status"], bad["full"], bad["fault"]) == (503, False, "503")
+    assert good["tokens"] > 0
+    assert 0.01 < good["done_s"] - good["at_s"] < 2.0
+
+
+def test_the_log_says_of_a_request_that_was_never_answered_that_it_was_not() -> None:
+    async def run() -> dict[str, Any]:
+        async with MockServer(MockSettings(log=True, latency="60s")) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(chat("never"))
+            while not server.brain.log.requests:
+                await asyncio.sleep(0.01)
+            writer.close()
+            (line,) = b"".join(server.brain.log.json_lines()).splitlines()
+            found: dict[str, Any] = json.loads(line)
+            return found
+
+    record = asyncio.run(run())
+    assert (record["status"], record["full"], record["done_s"]) == (0, False, 0.0)
