@@ -153,7 +153,8 @@ def _origins(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[s
                 raw = setting.read(raw)
             except (ValueError, TypeError) as error:
                 where = "" if source == "flag" else f" from the {source}"
-                raise UsageError(f"{flag_name(name)} {raw!r}{where} cannot be used: {error}.") from None
+                label = name if name == "endpoints" else flag_name(name)  # the one setting without a flag
+                raise UsageError(f"{label} {raw!r}{where} cannot be used: {error}.") from None
         found[name] = Origin(raw, source)
     if found["procs"].value is None:
         found["procs"] = Origin(psutil.cpu_count() or 1, "default (processors)")
