@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import chain
@@ -19,6 +20,7 @@ from engine.formats.detect import GZIP_MAGIC
 from engine.formats.inputs import InputFile, open_input
 from engine.formats.record import decode_row
 
+_UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two are what gzip raises for a file that is torn
 PEEK_BYTES_MAX = 32 * 1024 * 1024  # of rows that are held to be peeked at
 
 
@@ -47,7 +49,7 @@ class Source:
         except UsageError:
             self._close()
             raise
-        except OSError as error:
+        except _UNREADABLE as error:
             self._close()
             raise UsageError(f"The input {path} cannot be read: {error}.") from None
         self.columns = self._reader.columns
@@ -134,5 +136,5 @@ class Source:
                 self._seen_bytes += len(payload) + 1
                 yield SourceRow(number, line, payload, digest, bad)
                 number += 1
-        except OSError as error:
+        except _UNREADABLE as error:
             raise UsageError(f"Reading the input {self._path} failed after line {line}: {error}.") from None

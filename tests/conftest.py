@@ -10,6 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
+from scorecard import Scorecard
+
 
 @pytest.fixture(autouse=True)
 def limiter_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -18,3 +20,16 @@ def limiter_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("ENGINE_LIMITER_DIR", str(folder))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The fault campaign's size, and where its counts go."""
+    parser.addoption("--trials", choices=("quick", "nightly"), default="quick", help="size of tests/faults")
+    parser.addoption("--scorecard", default="", help="a folder for the counts of tests/faults")
+
+
+@pytest.fixture(scope="session")
+def scorecard(pytestconfig: pytest.Config) -> Scorecard:
+    """Where a campaign's test counts its trials."""
+    folder = pytestconfig.getoption("--scorecard")
+    return Scorecard(Path(folder) if folder else None)

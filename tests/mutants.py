@@ -1,0 +1,276 @@
+"""Would the tests notice? The rules that protect data and money, each broken once: some test has to fail.
+
+One command: python tests/mutants.py [NAME...]. Each mutant is a copy of the project with one rule undone; the tests named with it
+run there. Prints every mutant's fate and killed / total; ends with 1 if one survived. ``--json FILE`` keeps the result.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+ENOUGH_S = 240
+
+
+class Mutant(NamedTuple):
+    """One rule undone: in ``file`` the text ``old``, which is there once, becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = (
+    Mutant(
+        "acknowledge before the commit", "coordinator/writer.py",
+        "            failure = self._write([commit for commit, _ in group])\n",
+        "            self._loop.call_soon_threadsafe(self._written, group)\n"
+        "            failure = self._write([commit for commit, _ in group])\n",
+        "tests/unit/coordinator/test_writer.py",
+    ),
+    Mutant(
+        "go on acknowledging after a failed commit", "coordinator/writer.py",
+        "                    self._loop.call_soon_threadsafe(self._on_failure, failure)\n                    return\n",
+        "                    self._loop.call_soon_threadsafe(self._on_failure, failure)\n",
+        "tests/unit/coordinator/test_writer.py",
+    ),
+    Mutant(
+        "hand out rows before their lease is kept", "coordinator/leasing.py",
+        "        self._commits.opened(lease, numbers, recorded)\n",
+        "        recorded()\n        self._commits.opened(lease, numbers, lambda: None)\n",
+        "tests/unit/coordinator/test_leasing.py",
+    ),
+    Mutant(
+        "take an outcome under a lease that is gone", "core/ledger.py",
+        "        rows = None if holding is None else holding.leases.get(lease)\n",
+        "        rows = None if holding is None else next((h for h in holding.leases.values() if row in h), None)\n",
+        "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",
+    ),
+    Mutant(
+        "take an outcome from a dead worker", "core/ledger.py",
+        "        holding = self._holdings.get(worker)\n        rows = None",
+        "        holding = next((h for h in self._holdings.values() if lease in h.leases), None)\n        rows = None",
+        "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",
+    ),
+    Mutant(
+        "condemn the neighbours of a poison row", "core/ledger.py",
+        "if holding.rows == 1 and row.deaths >= self._poison_deaths:", "if row.deaths >= self._poison_deaths:",
+        "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",
+    ),
+    Mutant(
+        "forget the rows of a dead worker", "core/ledger.py",
+        "        self._leased -= holding.rows\n        self._requeue(back)\n", "        self._leased -= holding.rows\n",
+        "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",
+    ),
+    Mutant(
+        "count nothing in doubt after a crash", "store/store.py",
+        "            in_doubt = len(rows) - finished\n", "            in_doubt = 0\n",
+        "tests/unit/store tests/property/test_store_machine.py",
+    ),
+    Mutant(
+        "keep leases open after a crash", "store/store.py",
+        '            writer.execute("DELETE FROM lease")\n', "",
+        "tests/unit/store tests/property/test_store_machine.py",
+    ),
+    Mutant(
+        "sync nothing to disk", "store/opening.py",
+        'writer.execute(f"PRAGMA synchronous = {synchronous}")', 'writer.execute("PRAGMA synchronous = OFF")',
+        "tests/unit/store tests/property/test_store_machine.py",
+    ),
+    Mutant(
+        "two runs on one folder", "store/folder.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        pass\n",
+        "tests/unit/store/test_folder.py",
+    ),
+    Mutant(
+        "a state that others may read", "store/folder.py", "    folder.chmod(0o700)\n", "    folder.chmod(0o755)\n",
+        "tests/unit/store/test_folder.py",
+    ),
+    Mutant(
+        "go on though the input was changed", "coordinator/feed.py", "    if row.digest != digest:\n", "    if False:\n",
+        "tests/unit/coordinator/test_feed.py",
+    ),
+    Mutant(
+        "retry what was refused as malformed", "core/errors.py",
+        'ErrorKind.BAD_REQUEST: Policy(*_NEVER, "the endpoint refused',
+        'ErrorKind.BAD_REQUEST: Policy(Retry.BACKOFF, True, Signal.NONE, RunEffect.NONE, "the endpoint refused',
+        "tests/unit/core/test_retry.py tests/property/test_retry_machine.py",
+    ),
+    Mutant(
+        "a stale connection is always free", "core/retry.py", "            if not stale:\n", "            if True:\n",
+        "tests/unit/core/test_retry.py tests/property/test_retry_machine.py",
+    ),
+    Mutant(
+        "believe any wait", "core/retry.py", "return Decision(True, min(wait_s, WAIT_MAX_S) + jitter, free)",
+        "return Decision(True, wait_s + jitter, free)",
+        "tests/unit/core/test_retry.py tests/property/test_retry_machine.py",
+    ),
+    Mutant(
+        "no retry budget", "core/retry.py", "        if self.retries >= self._ratio * self.calls:\n", "        if False:\n",
+        "tests/unit/core/test_retry.py tests/property/test_retry_machine.py",
+    ),
+    Mutant(
+        "no sliding window under the bucket", "core/bucket.py",
+        " and self.window.total + charge <= self.limit", "", "tests/property/test_bucket_machine.py",
+    ),
+    Mutant(
+        "a limiter that starts anew starts full", "core/bucket.py", "        if head <= known:\n", "        if True:\n",
+        "tests/property/test_bucket_machine.py tests/unit/core/test_bucket.py",
+    ),
+    Mutant(
+        "give back more than was charged", "core/bucket.py",
+        "        back = self.window.give_back(amount)\n", "        self.window.give_back(amount)\n        back = 10 * amount\n",
+        "tests/property/test_bucket_machine.py tests/unit/core/test_bucket.py",
+    ),
+    Mutant(
+        "one pause for every 429 of a burst", "core/quota.py", "        if generation < self.generation:\n", "        if False:\n",  # noqa: E501
+        "tests/unit/core/test_bucket.py tests/property/test_bucket_machine.py",
+    ),
+    Mutant(
+        "give back for calls that the minute forgot", "worker/charging.py",
+        "least = 0 if age_s >= REMEMBERED_S else -TOKENS_MAX", "least = -TOKENS_MAX", "tests/unit/worker/test_charging.py",
+    ),
+    Mutant(
+        "grants count before the limiter knows us", "limiter/client.py",
+        "            if self._joined:\n                self._granted(message.upto, message.generation)\n",
+        "            self._granted(message.upto, message.generation)\n",
+        "tests/unit/limiter/test_client.py",
+    ),
+    Mutant(
+        "anybody may join a limiter", "limiter/server.py",
+        "if not hmac.compare_digest(message.token.encode(), self._token.encode()):", "if False:",
+        "tests/unit/limiter/test_server.py",
+    ),
+    Mutant(
+        "follow redirects", "worker/fetch.py", "        if 300 <= status < 400:\n", "        if False:\n",
+        "tests/unit/worker/test_fetch.py",
+    ),
+    Mutant(
+        "send the key to any host", "worker/fetch.py",
+        "allowed = target.origin() == self._origin and target.user is None", "allowed = True", "tests/unit/worker/test_fetch.py",
+    ),
+    Mutant(
+        "no cap on a body", "worker/fetch.py", "            if size > self._bytes_max:\n                break\n", "",
+        "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
+    ),
+    Mutant(
+        "no cap on what is unpacked", "worker/fetch.py",
+        "plain = machine.decompress(body, self._bytes_max + 1)", "plain = machine.decompress(body)",
+        "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
+    ),
+    Mutant(
+        "use a connection again after a failure", "worker/fetch.py",
+        "            if channel is not None:\n                channel.close()\n",
+        "            if channel is not None:\n                self._connections.give_back(channel)\n",
+        "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
+    ),
+    Mutant(
+        "let any frame in, however large", "wire/messages.py", "    if len(frame) > bytes_max:\n", "    if False:\n",
+        "tests/unit/wire/test_messages.py",
+    ),
+    Mutant(
+        "show a secret", "credentials.py", "    def __repr__(self) -> str:\n        return MASK\n",
+        "    def __repr__(self) -> str:\n        return self._value\n", "tests/unit/test_handover.py tests/unit/test_settings.py",
+    ),
+    Mutant(
+        "quote secrets in messages", "credentials.py", "        if len(value) >= 4 and value in text:\n", "        if False:\n",
+        "tests/unit/test_settings.py tests/unit/worker/test_fetch.py",
+    ),
+    Mutant(
+        "leave formulas in cells", "formats/csv.py", "            if self._is_escaping and value.startswith(_RISKY)",
+        "            if False and value.startswith(_RISKY)", "tests/unit/formats/test_csv.py tests/conformance/test_formats.py",
+    ),
+    Mutant(
+        "leave line separators in records", "formats/record.py",
+        '_OWN_LINE_ENDS = ((b"\\xe2\\x80\\xa8", b"\\\\u2028"), (b"\\xe2\\x80\\xa9", b"\\\\u2029"), (b"\\xc2\\x85", b"\\\\u0085"))',  # noqa: E501
+        "_OWN_LINE_ENDS: tuple[tuple[bytes, bytes], ...] = ()", "tests/unit/formats/test_record.py",
+    ),
+    Mutant(
+        "let escapes through to the terminal", "observe/sanitise.py", "    if not text.isprintable():\n", "    if False:\n",
+        "tests/unit/observe/test_observe.py",
+    ),
+    Mutant(
+        "a row goes back to an endpoint that refused it", "worker/routing.py",
+        "if lane.bit & (avoid | shut) or", "if lane.bit & avoid or", "tests/unit/worker/test_routing.py",
+    ),
+    Mutant(
+        "all calls are probes of an ill endpoint", "core/breaker.py",
+        "        return self._probing < self._allowed\n", "        return True\n",
+        "tests/unit/core/test_breaker.py tests/property/test_breaker_machine.py",
+    ),
+    Mutant(
+        "more than sixteen calls before the first answer", "coordinator/supervise.py",
+        "def shares(in_flight: int, procs: int, gate: int = 16)", "def shares(in_flight: int, procs: int, gate: int = 9999)",
+        "tests/unit/coordinator/test_supervise.py",
+    ),
+    Mutant(
+        "go on after refused keys", "coordinator/stops.py", "            if len(self._held) >= STREAK:\n", "            if False:\n",  # noqa: E501
+        "tests/unit/coordinator/test_stops.py",
+    ),
+)  # fmt: skip
+
+
+def fate(mutant: Mutant) -> str:
+    """killed, survived, or what is wrong with the mutant itself."""
+    source = (ROOT / "engine" / mutant.file).read_text()
+    if source.count(mutant.old) != 1:
+        return f"its text is in {mutant.file} {source.count(mutant.old)} times"
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        folder = Path(name)
+        ignore = shutil.ignore_patterns("__pycache__")
+        for part in ("engine", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        (folder / "engine" / mutant.file).write_text(source.replace(mutant.old, mutant.new))
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *mutant.tests.split(),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, timeout=ENOUGH_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return "killed"
+    return {0: "survived", 1: "killed"}.get(done.returncode, f"pytest ended with {done.returncode}")
+
+
+def main() -> int:
+    """All of them, or those that are named."""
+    arguments = sys.argv[1:]
+    result = None
+    if "--json" in arguments:
+        at = arguments.index("--json")
+        result = Path(arguments[at + 1])
+        del arguments[at : at + 2]
+    chosen = [mutant for mutant in MUTANTS if not arguments or mutant.name in arguments]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        fates = dict(zip((mutant.name for mutant in chosen), pool.map(fate, chosen), strict=True))
+    for name, what in fates.items():
+        print(f"{what:10} {name}")
+    killed = sum(what == "killed" for what in fates.values())
+    print(f"{killed} / {len(fates)} killed")
+    if result is not None:
+        result.write_text(
+            json.dumps({"killed": killed, "total": len(fates), "fates": fates}, indent=1) + "\n"
+        )
+    return 0 if killed == len(fates) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
