@@ -64,6 +64,11 @@ class Endpoint:
     output_tpm: int | None = None
     learn_limits: bool = False
     api_key_env: str = ""
+    takes_usual_key: bool = (
+        True  # without api_key_env: whether the provider's usual variable is this endpoint's
+    )
+    headers: tuple[tuple[str, str], ...] = ()  # as StepSettings.headers
+    secret_headers: tuple[tuple[str, str], ...] = ()  # as Job.secret_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Job:
     trust_env: bool = False  # use proxies named in the environment
     escape_cells: bool = True  # CSV cells that a spreadsheet would run
     api_key_env: str = ""  # the variable that holds the key, "" for the provider's usual one
+    takes_usual_key: bool = True
     secret_headers: tuple[
         tuple[str, str], ...
     ] = ()  # values name variables as ${NAME}; what they hold is not here
@@ -140,7 +146,9 @@ def _job_at(job: Job, endpoint: Endpoint) -> Job:
         job,
         endpoints=(),
         target=endpoint.target,
-        step=replace(job.step, url=endpoint.url),
+        step=replace(job.step, url=endpoint.url, headers=endpoint.headers),
+        secret_headers=endpoint.secret_headers,
+        takes_usual_key=endpoint.takes_usual_key,
         rpm=endpoint.rpm,
         tpm=endpoint.tpm,
         input_tpm=endpoint.input_tpm,

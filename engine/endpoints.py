@@ -19,6 +19,7 @@ from engine.settingtable import SETTINGS
 
 ENDPOINTS_MAX: Final = 64
 _OWN: Final = ("provider", "base_url", "url", "model", "api_version", "api_key_env", *Rates._fields)
+_Headers = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]  # without a secret, and with one
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -37,8 +38,12 @@ def read_endpoints(
     tables: Sequence[Mapping[str, Any]],
     values: Mapping[str, Any],
     target_of: Callable[[Mapping[str, Any]], Target],
+    headers_of: Callable[[Any], _Headers],
 ) -> tuple[Endpoint, ...]:
-    """The endpoints that a job's tables describe. ``values``: its settings; ``target_of`` may refuse some of them."""
+    """The endpoints that a job's tables describe. ``values``: its settings; ``target_of`` may refuse some of them.
+
+    An endpoint with an address of its own inherits no secret: neither the job's key nor its secret headers.
+    """
     if len(tables) > ENDPOINTS_MAX:
         raise UsageError(f"A job may have {ENDPOINTS_MAX} endpoints, not {len(tables)}.")
     names, weights, made = [], [], []
@@ -51,12 +56,21 @@ def read_endpoints(
         names.append(name)
         merged = {**values, **_own(name, table)}
         weights.append(_weight(name, table.get("weight", 1)))
+        is_elsewhere = any(key in table for key in ("base_url", "base-url", "url", "provider"))
+        if is_elsewhere and not any(key in table for key in ("api_key_env", "api-key-env")):
+            merged["api_key_env"] = None
         try:
             target = target_of(merged)
+            plain, secret = headers_of(table.get("headers", merged["header"]))
         except UsageError as error:
             raise UsageError(f"Endpoint {name}: {error}") from None
-        made.append((name, target, merged))
-    if len({target.provider == "http" for _, target, _ in made}) > 1:
+        if secret and is_elsewhere and "headers" not in table:
+            raise UsageError(
+                f"The header {secret[0][0]} names a secret, and endpoint {name} has an address of its own: give each "
+                "such endpoint headers of its own."
+            )
+        made.append((name, target, merged, is_elsewhere, plain, secret))
+    if len({target.provider == "http" for _, target, *_ in made}) > 1:
         raise UsageError("Endpoints of provider http and of other providers cannot be in one job.")
     _check_sum(weights)
     return tuple(
@@ -66,10 +80,24 @@ def read_endpoints(
             weight=weight.number,
             url=merged["url"],
             api_key_env=merged["api_key_env"] or "",
+            takes_usual_key=not is_elsewhere,
+            headers=plain,
+            secret_headers=secret,
             **limits_of({limit: merged[limit] for limit in Rates._fields}),
         )
-        for (name, target, merged), weight in zip(made, weights, strict=True)
+        for (name, target, merged, is_elsewhere, plain, secret), weight in zip(made, weights, strict=True)
     )
+
+
+def refuse_overruled(tables: Sequence[Mapping[str, Any]], told: set[str]) -> None:
+    """Refuse a setting that was given with the command and that an endpoint's table says otherwise."""
+    for number, table in enumerate(tables, 1):
+        for key in (raw.replace("-", "_") for raw in table):
+            if key in told and key in _OWN:
+                raise UsageError(
+                    f"--{key.replace('_', '-')} is given, and endpoint {table.get('name', number)} has one of its own in the "
+                    "job file: change it there."
+                )
 
 
 def check_different(job: Job, auth: tuple[Auth, ...]) -> None:
@@ -92,11 +120,11 @@ def _own(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for raw_key, raw in table.items():
         key = raw_key.replace("-", "_")
-        if key in ("name", "weight"):
+        if key in ("name", "weight", "headers"):
             continue
         if key not in _OWN:
             raise UsageError(
-                f"Endpoint {name} has an unknown setting {raw_key!r}. Known: name, weight, {', '.join(_OWN)}."
+                f"Endpoint {name} has an unknown setting {raw_key!r}. Known: name, weight, headers, {', '.join(_OWN)}."
             )
         try:
             own[key] = SETTINGS[key].read(raw)

@@ -25,7 +25,7 @@ from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
 from engine.credentials import Auth, AuthHeader, names_secret, secret_from_environment, secret_header
-from engine.endpoints import check_different, limits_of, read_endpoints
+from engine.endpoints import check_different, limits_of, read_endpoints, refuse_overruled
 from engine.formats.detect import detect
 from engine.providers import PROVIDERS, make_provider, provider_class
 from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS
@@ -39,6 +39,11 @@ class Origin(NamedTuple):
 
     value: Any
     source: str  # flag, environment, job file, default
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it was given with this very command, and not in a file."""
+        return self.source.startswith(("flag", "environment"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,10 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     _refuse_contradictions(values)
     headers, secret_headers = _headers(values["header"])
     input_format = values["input_format"] or detect(values["input"])[0]
+    tables = values["endpoints"] or ()
+    refuse_overruled(tables, {name for name, origin in origins.items() if origin.is_told})
     endpoints = read_endpoints(
-        values["endpoints"] or (), values, lambda merged: _target(merged, input_format)
+        tables, values, lambda merged: _target(merged, input_format), lambda lines: _headers(_lines(lines))
     )
     target = endpoints[0].target if endpoints else _target(values, input_format)
     step = _step(values, headers, is_plain=target.provider == "http")
@@ -301,6 +308,12 @@ def _read(path: str, what: str) -> bytes:
         raise UsageError(f"The {what} {path} cannot be read: {error.strerror}.") from None
 
 
+def _lines(value: Any) -> list[str]:
+    """The header lines of an endpoint's table."""
+    found: list[str] = SETTINGS["header"].read(value)
+    return found
+
+
 def _headers(lines: list[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
     """(name, value) of the plain headers, and of those that name a secret."""
     plain: list[tuple[str, str]] = []
@@ -336,13 +349,19 @@ def _key(job: Job, environment: Mapping[str, str]) -> Auth:
     auth = provider_class(job.target.provider).auth
     if auth is None:
         return ()
-    variable = job.api_key_env or auth.environment
+    is_named = bool(job.api_key_env) or job.takes_usual_key
+    variable = job.api_key_env or (auth.environment if job.takes_usual_key else "")
     secret = secret_from_environment(variable, environment) if variable else None
     if secret is not None:
         return (AuthHeader(auth.header, (auth.prefix, secret)),)
     origin = make_provider(job.target).origin
-    if not job.api_key_env and (not variable or _is_local(origin)):
+    if not job.api_key_env and (not auth.environment or _is_local(origin)):
         return ()
+    if not is_named:
+        raise UsageError(
+            f"There is no key for {origin}: an endpoint with an address of its own takes no other's key. Name the "
+            "environment variable that holds it with api_key_env. Nothing was sent."
+        )
     raise UsageError(
         f"There is no key for {origin}: the environment variable {variable} is not set. Set it, or name another one "
         "with --api-key-env. Nothing was sent."

@@ -39,6 +39,7 @@ def retry_command(
     from engine.coordinator.plan import check
     from engine.coordinator.run import run_job
     from engine.core.errors import ErrorKind, UsageError
+    from engine.endpoints import check_different
     from engine.observe.progress import choose_progress
     from engine.settings import auth_for
     from engine.store import Store
@@ -56,6 +57,7 @@ def retry_command(
     job = replace(correct(job, set_ or []), state=str(folder), fresh=False, retry_failed=False)
     # Whatever can be refused is refused before a single row is opened again.
     auth = auth_for(job)
+    check_different(job, auth)
     check(job).source.close()
     with Store.open(folder, durability=job.durability) as store:
         store.forget_failed(kind)

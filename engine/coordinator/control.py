@@ -70,10 +70,14 @@ class Controls:
 
     def _set(self, values: "_Values") -> str:
         supervisor, limits = self._session.supervisor, self._limits(values)
+        in_flight = values.get(("", "in_flight"))
+        for endpoint, its in limits.items():
+            supervisor.check_limits(its, endpoint)
+        if in_flight is not None:
+            supervisor.check_in_flight(in_flight)
+            supervisor.set_in_flight(in_flight)
         for endpoint, its in limits.items():
             supervisor.set_limits(its, endpoint)
-        if ("", "in_flight") in values:
-            supervisor.set_in_flight(values["", "in_flight"])
         self._session.tune()
         return ", ".join(
             f"{'.'.join(filter(None, name)).replace('_', '-')} is {value:,} now"

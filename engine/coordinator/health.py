@@ -37,5 +37,6 @@ class Health:
 
     def gone(self, slot: int) -> None:
         """A worker is no more."""
-        for troubles in self._troubles:
-            troubles.pop(slot, None)
+        for endpoint, troubles in enumerate(self._troubles):
+            if troubles.pop(slot, "") and not troubles:
+                self._is_said[endpoint] = False  # nobody knows any more

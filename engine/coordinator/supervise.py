@@ -92,21 +92,27 @@ class Supervisor:
 
     # --- the limiters -----------------------------------------------------------------------------------------
 
-    def set_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
-        """Other limits of an endpoint from now on. Raises UsageError for one below a single call of this run."""
+    def check_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
+        """Raises UsageError for a limit below a single call of this run."""
         largest = self.limitings[endpoint].largest
         if limits.get("tpm", largest) < largest:
             raise UsageError(
                 f"A single call cost {largest} tokens: with fewer a minute such a one could never pass."
             )
+
+    def set_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
+        """Other limits of an endpoint from now on, which ``check_limits`` has let pass."""
         self.limitings[endpoint].declare(limits)
 
     # --- starting ---------------------------------------------------------------------------------------------
 
-    def set_in_flight(self, in_flight: int) -> None:
-        """Divide another in-flight limit over the workers. Raises UsageError below one for each."""
+    def check_in_flight(self, in_flight: int) -> None:
+        """Raises UsageError below one for each worker."""
         if in_flight < len(self.children):
             raise UsageError(f"{len(self.children)} workers need at least as many requests in flight.")
+
+    def set_in_flight(self, in_flight: int) -> None:
+        """Divide another in-flight limit over the workers, which ``check_in_flight`` has let pass."""
         for child, (share, gate) in zip(self.children, shares(in_flight, len(self.children)), strict=True):
             child.in_flight, child.gate = share, gate
 

@@ -4,6 +4,7 @@ Rules of this file:
 1. What was sent before the state changed says nothing about it: a burst of failures opens the breaker once.
 2. However long it stays open, a probe is let through in bounded time. After the first one that goes well as many more
    follow as have gone well, until enough have.
+   What somebody has to mend (a refused key) is counted apart from what passes by itself.
 3. Refusals alone are no illness: the in-flight limit finds its wall by them. They count where nothing else comes back.
 4. Nothing here reads a clock: times are arguments.
 """
@@ -14,7 +15,7 @@ from typing import Final
 
 from engine.core.errors import Health
 
-FAILED_IN_A_ROW: Final = 5
+FAILED_IN_A_ROW: Final = 5  # and so many refusals of key, model or account, apart from other failures
 OF_LATE, FAILED_OF_LATE = 20, 10  # of so many calls so many failed
 REFUSED_FOR_S: Final = 2.0  # nothing but refusals for so long, and at least FAILED_IN_A_ROW of them
 WAIT_WORTH_S: Final = 1.0  # a wait that the server names is worth going elsewhere from here on
@@ -46,6 +47,8 @@ class Breaker:
         "_in_a_row",
         "_of_late",
         "_opened",
+        "_outs",
+        "_outs_opened",
         "_probing",
         "_refused",
         "_refusing_since",
@@ -65,7 +68,10 @@ class Breaker:
         self._since = -math.inf  # of the state
         self._until = 0.0  # it stays open
         self._ill_since = math.inf
-        self._opened = 0  # times in a row without getting well
+        self._opened = self._outs_opened = (
+            0  # times in a row without getting well, for what passes and what does not
+        )
+        self._outs = 0  # refusals that do not pass, since it last was well
         self._allowed = self._probing = 0
         self._refusing_since = 0.0
         self._reset()
@@ -85,7 +91,7 @@ class Breaker:
         return self._probing < self._allowed
 
     def is_ill(self, now: float, for_s: float) -> bool:
-        """Whether it has not been well for so long, or is out."""
+        """Whether nothing has gone well for so long since it opened, or it is out."""
         return self.is_out or now - self._ill_since >= for_s
 
     def on_start(self) -> None:
@@ -118,22 +124,23 @@ class Breaker:
         if health is Health.WELL:
             self._well(now)
         elif health is not Health.NOTHING:
-            if self.state is State.HALF_OPEN or self._is_one_too_many(health, now, wait_s, at_once):
-                self._open(now, health, wait_s)
+            is_too_many = self._is_one_too_many(health, now, wait_s, at_once)
+            if is_too_many or self.state is State.HALF_OPEN:
+                self._open(now, wait_s, is_out=health is Health.OUT and (is_too_many or self.is_out))
                 return True
         return False
 
     def _well(self, now: float) -> None:
-        self._in_a_row = self._refused = 0
+        self._in_a_row = self._refused = self._outs = 0
         self._of_late = self._of_late << 1 & (1 << OF_LATE) - 1
         if self.state is not State.HALF_OPEN:
             return
+        self.is_out = False
+        self._ill_since = math.inf
         self._allowed += 1
         if self._allowed > WELL_AGAIN:
             self.state, self._since = State.CLOSED, now
-            self.is_out = False
-            self._ill_since = math.inf
-            self._opened = 0
+            self._opened = self._outs_opened = 0
             self._reset()
 
     def _is_one_too_many(self, health: Health, now: float, wait_s: float | None, at_once: bool) -> bool:
@@ -144,21 +151,22 @@ class Breaker:
                 self._refusing_since = now
             self._refused += 1
             return self._refused >= FAILED_IN_A_ROW and now - self._refusing_since >= REFUSED_FOR_S
+        if health is Health.OUT:
+            self._outs += 1
+            return at_once or self._outs >= FAILED_IN_A_ROW
         self._in_a_row += 1
         self._of_late = (self._of_late << 1 | 1) & (1 << OF_LATE) - 1
-        return (
-            self._in_a_row >= FAILED_IN_A_ROW
-            or self._of_late.bit_count() >= FAILED_OF_LATE
-            or (at_once and health is Health.OUT)
-        )
+        return self._in_a_row >= FAILED_IN_A_ROW or self._of_late.bit_count() >= FAILED_OF_LATE
 
-    def _open(self, now: float, health: Health, wait_s: float | None) -> None:
-        is_out = health is Health.OUT
-        first_s, max_s = (OUT_FIRST_S, OUT_MAX_S) if is_out else (COOL_FIRST_S, COOL_MAX_S)
-        cool_s = min(max_s, first_s * 2.0 ** min(self._opened, 30))
+    def _open(self, now: float, wait_s: float | None, *, is_out: bool) -> None:
+        if is_out:
+            cool_s = min(OUT_MAX_S, OUT_FIRST_S * 2.0 ** min(self._outs_opened, 30))
+            self._outs_opened += 1
+        else:
+            cool_s = min(COOL_MAX_S, COOL_FIRST_S * 2.0 ** min(self._opened, 30))
+            self._opened += 1
         named_s = 0.0 if wait_s is None or not wait_s > 0 else min(wait_s, WAIT_MAX_S)
         self._spread += _GOLDEN
-        self._opened += 1
         self.openings += 1
         self.is_out = is_out
         self._ill_since = min(self._ill_since, now)

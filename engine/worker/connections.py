@@ -148,10 +148,14 @@ class Connections:
         while idle and (idle[0].idle_since < latest or not idle[0].is_fit):
             idle.popleft().close()
 
-    async def close(self) -> None:
-        """Close all idle connections; those that are lent are closed by who has them."""
+    def drop_idle(self) -> None:
+        """Close what is not lent."""
         while self._idle:
             self._idle.pop().close()
+
+    async def close(self) -> None:
+        """Close all idle connections; those that are lent are closed by who has them."""
+        self.drop_idle()
         await self._connector.close()
 
 

@@ -29,6 +29,7 @@ class RowRun:
         "asking",
         "attempt",
         "avoid",
+        "avoid_until",
         "call",
         "charge",
         "generation",
@@ -46,6 +47,7 @@ class RowRun:
         "throttles",
         "tokens_in",
         "tokens_out",
+        "tried",
         "turn",
         "values",
     )
@@ -72,7 +74,9 @@ class RowRun:
         self.tokens_out = 0
         self.model = ""
         self.lane = 0  # the endpoint that ``call`` is for
-        self.avoid = 0  # bits of endpoints that failed it of late
+        self.avoid = 0  # bits of endpoints that failed it of late,
+        self.avoid_until = 0.0  # and how long that counts
+        self.tried = 0  # bits of endpoints that ever failed it
         self.shut = 0  # bits of endpoints that will not serve it
         self.refused: OutcomeLine | None = None  # its outcome, if no other endpoint does
 

@@ -102,6 +102,10 @@ class Fetcher:
                 flight.task.cancel()
         self._connections.prune()
 
+    def drop_idle(self) -> None:
+        """Close the connections that nothing is sent on."""
+        self._connections.drop_idle()
+
     async def close(self) -> None:
         """Close all connections."""
         await self._connections.close()

@@ -7,6 +7,7 @@ Rules of this file:
 """
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ from engine.worker.queues import Flow
 from engine.worker.slots import Slots
 from engine.worker.tally import TallyBook
 
-LONG_S: Final = 0.5  # calls that have waited so long could go elsewhere
+LONG_S: Final = 0.3  # calls that have waited so long could go elsewhere
 
 
 class Owner(Protocol):
@@ -51,6 +52,9 @@ class Owner(Protocol):
     def pump(self) -> None:
         """There may be room for more."""
 
+    def room(self) -> int:
+        """How many calls more may be in flight, over all endpoints."""
+
 
 class Lane:
     """See the module. ``job`` is the job at this endpoint (``config.jobs_of``)."""
@@ -63,6 +67,7 @@ class Lane:
         settings: WorkerSettings,
         owner: Owner,
         *,
+        name: str,
         weight: float,
         secrets: tuple[Secret, ...],
         rng: random.Random,
@@ -80,7 +85,9 @@ class Lane:
         provider = make_provider(job.target)
         if job.vocabularies:
             provider.measure = exact_measure(job.target.model, job.vocabularies)
-        prefix = f"{settings.run_id}.{number}" if number else settings.run_id
+        prefix = (
+            f"{settings.run_id}.{name}" if name else settings.run_id
+        )  # idempotency keys are an endpoint's own
         self.executor = Executor(job, provider, prefix, rng, secrets)
         self.fetcher = Fetcher(
             origin=provider.origin,
@@ -100,6 +107,8 @@ class Lane:
         self.in_flight = 0
         self._share = 0
         self._gate = 0
+        self._shut_since = math.inf  # the gate is shut, though the run is not paused
+        self._is_paused = False
         self._concurrency: Concurrency | None = None  # until the coordinator says how many
         self.tally = TallyBook()
         self._answered = False
@@ -118,8 +127,16 @@ class Lane:
         return limit if self._gate < 0 else min(limit, self._gate)
 
     def is_well(self, now: float) -> bool:
-        """Whether calls may be begun at all."""
-        return self.breaker is None or self.breaker.allows(now)
+        """Whether calls may be begun at all: not while it is left alone, or this worker is not to try it yet."""
+        return self._gate != 0 and (self.breaker is None or self.breaker.allows(now))
+
+    def may_serve(self, now: float, within_s: float = math.inf) -> bool:
+        """Whether it can be expected to serve: it is not out, and has not been ill or shut for so long."""
+        if self._is_paused:
+            return True
+        if self.breaker is not None and self.breaker.is_ill(now, within_s):
+            return False
+        return now - self._shut_since < within_s
 
     def has_room(self) -> bool:
         """Whether one more call can be engaged."""
@@ -127,12 +144,17 @@ class Lane:
             return False
         return self.engaged < self.limit()
 
-    def room(self) -> int:
+    def free(self) -> int:
         """How many calls could be sent at once: those that need permits are not among them."""
         return max(0, self.limit() - self.engaged) if self.limiter is None else 0
 
-    def tune(self, in_flight: int, terms: Terms) -> None:
-        """Other limits hold from now on."""
+    def tune(self, in_flight: int, terms: Terms, now: float, *, is_paused: bool = False) -> None:
+        """Other limits hold from now on. ``is_paused``: all gates are shut."""
+        self._is_paused = is_paused
+        if terms.gate != 0 or is_paused:
+            self._shut_since = math.inf
+        elif self._shut_since == math.inf:
+            self._shut_since = now
         self.executor.charging.limit(terms.rates)
         if in_flight != self._share:
             self._share = in_flight
@@ -175,34 +197,46 @@ class Lane:
         self.call_back()
         self._owner.pump()
 
-    def call_back(self, *, avoid: bool = False) -> None:
+    def call_back(self, *, avoid: float | None = None) -> None:
         """What waits for permits waits at the owner's instead: none is to go now, or not all can.
 
-        ``avoid``: it is to go elsewhere.
+        ``avoid``: until then it is to go elsewhere.
         """
         queued = self.queued
         if not queued:
             return
-        self.engaged -= len(queued)
-        if self.breaker is not None:
-            self.breaker.on_recalled(len(queued))
+        self._gave_up(len(queued))
         if self.limiter is not None:
             self.limiter.drop_queue()
         runs = list(queued)
         queued.clear()
-        if avoid:
-            for run in runs:
-                run.avoid |= self.bit
+        for run in runs:
+            if avoid is not None:
+                run.avoid, run.avoid_until = self.bit, avoid
         self._owner.recalled(runs)
+
+    def _gave_up(self, calls: int) -> None:
+        self.engaged -= calls
+        if self.breaker is not None:
+            self.breaker.on_recalled(calls)
 
     def _granted(self, count: int, generation: int) -> None:
         """The limiter lets the first ``count`` queued calls go."""
         queued = self.queued
         self._granted_at = monotonic()
+        room = count if self.breaker is None else self._owner.room()
+        back = []
         for _ in range(min(count, len(queued))):
             run = queued.popleft()
+            if room <= 0:
+                back.append(run)  # its permit is spent
+                continue
+            room -= 1
             run.generation = generation
             self._launch(run)
+        if back:
+            self._gave_up(len(back))
+            self._owner.recalled(back)
         self._owner.pump()
 
     # --- calls --------------------------------------------------------------------------------------------
@@ -286,8 +320,12 @@ class Lane:
     def health_of(self, failure: Failure) -> Health:
         """What a failure says of this endpoint."""
         health = POLICY[failure.kind].health
-        by_row = self._has_own_urls and health is Health.OUT and failure.status > 0
-        return Health.WELL if by_row else health
+        if health is Health.OUT and failure.status > 0:
+            names_model = failure.kind is ErrorKind.NOT_FOUND and self._job.step.batch_lines
+            return Health.WELL if self._has_own_urls or names_model else health
+        if health is Health.WELL and not failure.status:
+            return Health.NOTHING  # it was never sent
+        return health
 
     def _examine(self, breaker: Breaker, failure: Failure | None, started: float, now: float) -> None:
         if failure is None:
@@ -303,10 +341,11 @@ class Lane:
         if breaker.on_reply(health, started, now, wait_s=failure.wait_s, at_once=at_once):
             self._trouble = f"{POLICY[failure.kind].says} ({failure.kind})"
             self.call_back()
+            self.fetcher.drop_idle()  # others need the descriptors now
 
     def waits_in_vain(self, now: float) -> bool:
-        """Whether something has waited long for its permit."""
-        return bool(self.queued) and now - self._granted_at > LONG_S
+        """Whether something has waited long for its permit, and might have gone elsewhere."""
+        return self.breaker is not None and bool(self.queued) and now - self._granted_at > LONG_S
 
     def has_spared(self, now: float) -> bool:
         """Whether there has been room here for long that nothing used."""

@@ -34,6 +34,7 @@ from engine.wire.messages import (
     Outcomes,
     Refuse,
     Released,
+    RowLine,
     Tune,
     UseLimiter,
     Want,
@@ -42,7 +43,7 @@ from engine.wire.messages import (
 from engine.worker.execute import Later, RowRun
 from engine.worker.lane import Lane
 from engine.worker.queues import Demand, Queues
-from engine.worker.routing import Router
+from engine.worker.routing import AVOID_S, Router
 
 TICK_S: Final = 0.05
 SWEEP_S: Final = 0.25
@@ -79,7 +80,7 @@ class Worker:
 
     def _make_lanes(self, auth: tuple[Auth, ...]) -> list[Lane]:
         settings, jobs = self._settings, jobs_of(self._settings.job)
-        weights = [one.weight for one in settings.job.endpoints] or [1.0]
+        places = [(one.name, one.weight) for one in settings.job.endpoints] or [("", 1.0)]
         secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
         rng = random.Random()
         return [
@@ -89,12 +90,13 @@ class Worker:
                 headers,
                 settings,
                 self,
+                name=name,
                 weight=weight,
                 secrets=secrets,
                 rng=rng,
                 breaker=Breaker(place=settings.slot) if len(jobs) > 1 else None,
             )
-            for number, (job, headers, weight) in enumerate(zip(jobs, auth, weights, strict=True))
+            for number, (job, headers, (name, weight)) in enumerate(zip(jobs, auth, places, strict=True))
         ]
 
     async def run(self) -> None:
@@ -139,8 +141,9 @@ class Worker:
 
     def _tune(self, message: Tune) -> None:
         self._share = message.in_flight
+        is_paused = not any(terms.gate for terms in message.terms)
         for lane, terms in zip(self._lanes, message.terms, strict=True):
-            lane.tune(message.in_flight, terms)
+            lane.tune(message.in_flight, terms, self._loop.time(), is_paused=is_paused)
         self.pump()
         self._want()
 
@@ -169,18 +172,17 @@ class Worker:
         due, fresh, pick = self._queues.due, self._queues.fresh, self._router.pick
         room = self._share
         for lane in self._lanes:
-            room -= lane.engaged
+            # What waits long for permits leaves its room to what need not wait.
+            room -= lane.in_flight if lane.waits_in_vain(now) else lane.engaged
         while room > 0:
             found = self._next_due(now) if due else None
             if found is None:
                 taker = pick(now) if fresh else None
                 if taker is None:
                     break
-                begun = taker.executor.begin(*fresh.popleft())
-                if isinstance(begun, OutcomeLine):
-                    self._outcomes.append(begun)
+                begun = self._begin(taker, *fresh.popleft())
+                if begun is None:
                     continue
-                begun.lane = taker.number
                 found = begun, taker
             room -= self._engage(*found, now)
         held, batch = len(fresh), 0
@@ -190,15 +192,35 @@ class Worker:
         if held <= batch // 2:
             self._want()
 
+    def room(self) -> int:
+        """How many calls more may be in flight."""
+        return self._share - sum(lane.in_flight for lane in self._lanes)
+
+    def _begin(self, taker: Lane, lease: int, line: RowLine) -> RowRun | None:
+        """The row as ``taker`` asks it; None where it has its outcome at once, or only another endpoint can ask it."""
+        begun = taker.executor.begin(lease, line)
+        if not isinstance(begun, OutcomeLine):
+            begun.lane = taker.number
+            return begun
+        for lane in self._lanes:
+            other = lane.executor.begin(lease, line) if lane is not taker and _may_differ(begun) else begun
+            if not isinstance(other, OutcomeLine):
+                other.lane, other.shut, other.refused = lane.number, taker.bit, begun
+                self._queues.due.append(other)
+                return None
+        self._outcomes.append(begun)
+        return None
+
     def _next_due(self, now: float) -> tuple[RowRun, Lane] | None:
         """A row that is to be sent again, and where to; None while there is no room for any of those looked at."""
         due, pick = self._queues.due, self._router.pick
         for _ in range(min(len(due), DUE_LOOK)):
             run = due[0]
-            lane = pick(now, run.avoid, run.shut)
+            avoid = run.avoid if now < run.avoid_until else 0
+            lane = pick(now, avoid, run.shut)
             if lane is not None:
                 return due.popleft(), lane
-            if not run.avoid | run.shut:
+            if not avoid | run.shut:
                 break  # where there is no room for one that may go anywhere there is none for any
             due.rotate(-1)
         return None
@@ -206,20 +228,20 @@ class Worker:
     def _engage(self, run: RowRun, lane: Lane, now: float) -> bool:
         """Whether the row's call was engaged; if not, the row has its outcome or is due elsewhere."""
         if run.lane != lane.number:
-            impossible = lane.executor.adopt(run)
-            if impossible is not None:
-                self._outcomes.append(impossible)
-                return False
-            run.lane = lane.number
-        refused = lane.executor.too_large(run)
-        if refused is not None:
-            if self._router.shuts(lane, run, refused, now):
-                self._queues.due.append(run)
-            else:
-                self._outcomes.append(refused)
-            return False
-        lane.engage(run)
-        return True
+            refused = lane.executor.adopt(run)
+            if refused is None:
+                run.lane = lane.number
+                refused = lane.executor.too_large(run)
+        else:
+            refused = lane.executor.too_large(run)
+        if refused is None:
+            lane.engage(run)
+            return True
+        if self._router.shuts(lane, run, refused, now):
+            self._queues.due.append(run)
+        else:
+            self._outcomes.append(refused)
+        return False
 
     def recalled(self, runs: Iterable[RowRun]) -> None:
         """These wait for permits no more; they are due, in their order."""
@@ -283,10 +305,11 @@ class Worker:
             self._resign(now)
         if self._cut_off() and now - self._last_beat > self._settings.guard_s + CUT_OFF_EXIT_S:
             os._exit(0)
-        if not self._queues.fresh and not self._queues.due:
-            for lane in self._router.stuck(now):
-                lane.call_back(avoid=True)
         self.pump()
+        if not self._queues.fresh and self._router.only is None:
+            for lane in self._router.stuck(now):
+                lane.call_back(avoid=now + AVOID_S)
+                self.pump()
         quiet_s = now - self._last_sent
         if quiet_s >= BEAT_S or (self._outcomes and quiet_s >= GATHER_S):
             self._flush(now)
@@ -318,9 +341,9 @@ class Worker:
         room = batch = 0
         for lane in self._lanes:
             held += len(lane.queued)
-            free -= lane.engaged
+            free -= lane.in_flight if lane.waits_in_vain(now) else lane.engaged
             if lane.limit() > 0 and lane.is_well(now):
-                room += lane.room()
+                room += lane.free()
                 batch += lane.flow.batch
         if not batch:
             return 0  # with the gate shut rows would only wait here that another worker could send
@@ -337,3 +360,8 @@ class Worker:
         """Where no kernel tells of the coordinator's death, its beats do: without them nothing is sent."""
         guard_s = self._settings.guard_s
         return guard_s > 0.0 and self._loop.time() - self._last_beat > guard_s
+
+
+def _may_differ(outcome: OutcomeLine) -> bool:
+    """Whether a row that could not be asked could be asked at another endpoint."""
+    return outcome.kind in (ErrorKind.BAD_REQUEST, ErrorKind.REQUEST_TOO_LARGE)

@@ -48,8 +48,11 @@ class Stage:
         *flags: str,
         environment: dict[str, str] | None = None,
         prompt: str | None = "{{ text }}",
+        more: bytes = b"",
     ) -> Run:
         source = write_rows(self.folder / "in.jsonl", rows)
+        with source.open("ab") as file:
+            file.write(more)
         lines = [f"prompt = {json.dumps(prompt)}", 'model = "mock"'] if prompt is not None else []
         for table in self.tables:
             lines += ["[[endpoints]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
@@ -191,14 +194,8 @@ def test_the_last_rows_do_not_wait_for_a_slow_quota_while_another_is_idle(stage:
 def test_a_call_too_dear_for_one_endpoint_goes_to_another(stage: Stage) -> None:
     stage.endpoint("small", MockSettings(latency="20ms"), tpm=2_000)
     large = stage.endpoint("large", MockSettings(latency="20ms"), tpm=1_000_000)
-    source = write_rows(stage.folder / "in.jsonl", 40)
-    long = json.dumps({"id": 40, "text": "long " * 5_000})
-    with source.open("a") as file:
-        file.writelines(f"{long}\n" for _ in range(10))
-    rows = source.read_text()
-    started = stage.start(0)
-    source.write_text(rows)
-    summary = started.summary()
+    long = json.dumps({"id": 40, "text": "long " * 5_000}).encode() + b"\n"
+    summary = stage.start(40, more=10 * long).summary()
     assert (summary["ok"], summary["failed"]) == (50, 0)
     assert large.stats()["ok"] >= 10
 
@@ -293,3 +290,45 @@ def test_a_killed_worker_and_a_killed_limiter_cost_no_row_and_no_quota(
     assert [mock.stats()["throttled"] for mock in stage.mocks] == [0, 0]
     assert sum(mock.stats()["requests"] for mock in stage.mocks) <= 1_500 + summary["in_doubt"]
     assert started.err.count("the limiter ended") == 2
+
+
+def test_a_dead_endpoint_costs_no_row_even_without_retries(stage: Stage) -> None:
+    stage.tables.append({"name": "gone", "base_url": "http://127.0.0.1:9/v1"})
+    stage.endpoint("here", MockSettings(latency="20ms"))
+    summary = stage.start(300, "--retries", "0").summary()
+    assert (summary["ok"], summary["failed"]) == (300, 0)
+
+
+def test_calls_that_wait_for_slow_permits_leave_their_room_to_the_others(stage: Stage) -> None:
+    stage.endpoint("slow", MockSettings(latency="20ms"), rpm=12)
+    stage.endpoint("fast", MockSettings(latency="20ms"))
+    summary = stage.start(300, "--in-flight", "2").summary()
+    assert summary["ok"] == 300
+    assert summary["seconds"] < 15.0
+    assert max(mock.stats()["in_flight_max"] for mock in stage.mocks) <= 2
+
+
+def test_workers_that_may_not_try_a_dead_endpoint_send_their_rows_to_the_other(stage: Stage) -> None:
+    stage.tables.append({"name": "gone", "base_url": "http://127.0.0.1:9/v1"})
+    stage.endpoint("spare", MockSettings(latency="200ms", faults=(FaultRule("500", 0.1),)), weight=0)
+    summary = stage.start(600, "--procs", "20", "--in-flight", "40").summary()
+    assert (summary["ok"], summary["failed"]) == (600, 0)
+
+
+def test_a_pause_while_an_endpoint_is_ill_costs_no_row(stage: Stage) -> None:
+    east = stage.endpoint("east", MockSettings(latency="20ms"))
+    west = stage.endpoint("west", MockSettings(latency="20ms", api_key="right"), api_key_env="WEST_KEY")
+    started = stage.start(2_000, "--in-flight", "8", environment={"WEST_KEY": "right"})
+    until(lambda: min(stage.rows_by_mock()) > 100)
+    east.control({"faults": [{"name": "reset"}]})
+    until(lambda: east.stats()["faults"].get("reset", 0) > 10)
+    output = str(stage.folder / "out.jsonl")
+    assert run("ctl", output, "pause").wait() == 0
+    time.sleep(0.5)
+    before = west.stats()["requests"]
+    time.sleep(1.0)
+    assert west.stats()["requests"] == before
+    east.control({"faults": []})
+    assert run("ctl", output, "resume").wait() == 0
+    summary = started.summary()
+    assert (summary["ok"], summary["failed"]) == (2_000, 0)

@@ -135,3 +135,37 @@ def test_a_region_more_is_the_same_job_and_another_model_is_not(tmp_path: Path) 
     assert loaded(tmp_path, EAST, {**WEST, "model": "n"}, model="m").job.identity() != one
     assert loaded(tmp_path, EAST, model="m", temperature=1).job.identity() != one
     json.dumps(one)
+
+
+def test_an_endpoint_with_an_address_of_its_own_takes_no_others_key(tmp_path: Path) -> None:
+    environment = {"OPENAI_API_KEY": "usual-canary", "OURS": "ours-canary"}
+    own = {"name": "own", "base_url": "http://127.0.0.1:1/v1"}
+    made = loaded(tmp_path, {"name": "first"}, own, model="m", environment=environment)
+    assert [len(headers) for headers in made.auth] == [1, 0]
+    made = loaded(tmp_path, {"name": "first"}, own, model="m", api_key_env="OURS", environment=environment)
+    assert made.auth[0][0].secrets == (Secret("ours-canary"),)
+    assert made.auth[1] == ()
+    abroad = {"name": "abroad", "base_url": "https://api.example.com/v1"}
+    with pytest.raises(UsageError, match="takes no other's key"):
+        loaded(tmp_path, {"name": "first"}, abroad, model="m", environment=environment)
+
+
+def test_a_secret_header_goes_to_the_endpoint_that_names_it(tmp_path: Path) -> None:
+    environment = {"A": "canary-a", "B": "canary-b"}
+    a: dict[str, Any] = {"name": "a", "url": "http://127.0.0.1:1/x", "headers": ["X-Key: ${A}", "X-Plain: 1"]}
+    b: dict[str, Any] = {"name": "b", "url": "http://127.0.0.1:2/x", "headers": ["X-Key: ${B}"]}
+    made = loaded(tmp_path, a, b, provider="http", environment=environment)
+    assert [headers[0].reveal() for headers in made.auth] == ["canary-a", "canary-b"]
+    assert [job.step.headers for job in jobs_of(made.job)] == [(("X-Plain", "1"),), ()]
+    del b["headers"]
+    with pytest.raises(UsageError, match="give each such endpoint headers of its own"):
+        loaded(tmp_path, a, b, provider="http", header=["X-Key: ${A}"], environment=environment)
+
+
+def test_a_flag_that_an_endpoint_overrules_is_refused_instead_of_ignored(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text('model = "m"\nprompt = "x"\n[[endpoints]]\nname = "east"\nrpm = 5\n')
+    flags = {"input": "in.jsonl", "output": "out.jsonl", "job": str(tmp_path / "job.toml")}
+    for given, environment in (({"rpm": "9"}, {}), ({}, {"ENGINE_RPM": "9"})):
+        with pytest.raises(UsageError, match="--rpm is given, and endpoint east has one of its own"):
+            load(flags | given, {"OPENAI_API_KEY": "k", **environment})
+    assert load(flags | {"tpm": "9"}, {"OPENAI_API_KEY": "k"}).job.endpoints[0].tpm == 9

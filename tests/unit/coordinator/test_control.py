@@ -14,9 +14,15 @@ class FakeSupervisor:
     def __init__(self) -> None:
         self.set: dict[str, int] = {}
 
-    def set_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
+    def check_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
         if "tpm" in limits:
             raise UsageError("This run was started without --tpm.")
+
+    def check_in_flight(self, in_flight: int) -> None:
+        if in_flight < 3:
+            raise UsageError("3 workers need at least as many requests in flight.")
+
+    def set_limits(self, limits: dict[str, int], endpoint: int = 0) -> None:
         self.set.update({f"{endpoint or ''}{name}": limit for name, limit in limits.items()})
 
     def set_in_flight(self, in_flight: int) -> None:
@@ -103,10 +109,21 @@ def test_limits_of_one_of_several_endpoints_are_set_by_its_name() -> None:
     on_stage(scene, "east", "west")
 
 
-@pytest.mark.parametrize("word", ["rpm=50", "north.rpm=50", "east.in-flight=5", "east.=5", ".rpm=5"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "rpm=50",
+        "north.rpm=50",
+        "east.rpm=5 west.tpm=5",
+        "east.rpm=5 in-flight=1",
+        "east.in-flight=5",
+        "east.=5",
+        ".rpm=5",
+    ],
+)
 def test_with_several_endpoints_a_limit_says_whose_it_is(word: str) -> None:
     def scene(session: FakeSession, controls: Controls) -> None:
-        answer = controls.obey(Control(controls.token, ["set", word]))
+        answer = controls.obey(Control(controls.token, ["set", *word.split()]))
         assert not answer.ok
         assert not session.supervisor.set
 

@@ -17,10 +17,11 @@ def test_an_endpoint_is_spoken_of_once_and_again_when_all_workers_use_it() -> No
     assert len(notes) == 1
     health.gone(3)
     health.heard(1, 0, "", 2.0)
-    assert len(notes) == 1  # nobody had anything new to tell
-    health.heard(1, 0, "again", 3.0)
-    health.heard(1, 0, "", 3.5)
-    assert notes[1:] == ["endpoint west serves again"]
+    assert len(notes) == 1  # who knew more is gone
+    health.heard(1, 0, "again", 2.0 + SAY_AGAIN_S)
+    health.heard(1, 0, "", 3.5 + SAY_AGAIN_S)
+    assert "again; its rows" in notes[1]
+    assert notes[2:] == ["endpoint west serves again"]
 
 
 def test_one_that_comes_and_goes_is_not_spoken_of_each_time() -> None:

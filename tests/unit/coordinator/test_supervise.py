@@ -211,7 +211,7 @@ def test_a_worker_that_hangs_is_replaced_also_before_it_ever_said_hello(
 def test_a_token_limit_below_a_call_that_was_sent_already_is_refused(tmp_path: Path) -> None:
     supervisor = Stage(tmp_path).supervisor
     with pytest.raises(UsageError, match="cost 500 tokens"):
-        supervisor.set_limits({"tpm": 499})
+        supervisor.check_limits({"tpm": 499})
     supervisor.set_limits({"rpm": 10, "tpm": 500})
     assert supervisor.limitings[0].declared == [{"rpm": 10, "tpm": 500}]  # type: ignore[attr-defined]
 

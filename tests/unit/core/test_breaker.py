@@ -51,7 +51,7 @@ def test_failures_among_successes_open_it_only_when_half_of_late_are_failures() 
 
 def test_a_burst_opens_it_once() -> None:
     breaker = Breaker()
-    assert sum(fail(breaker, 500, 1.0)) >= 1
+    assert sum(fail(breaker, 500, 1.0)) == 1
     for _ in range(500):  # these were in flight when it opened
         assert not breaker.on_reply(Health.FAILS, 0.5, 1.2)
     assert breaker.openings == 1
@@ -159,6 +159,34 @@ def test_what_somebody_has_to_mend_is_tried_seldom_and_at_last_again() -> None:
     for _ in range(WELL_AGAIN):
         probe(breaker, now, Health.WELL)
     assert breaker.state is State.CLOSED and not breaker.is_out
+
+
+def test_one_odd_refusal_while_it_recovers_is_a_failed_probe_and_no_more() -> None:
+    breaker = Breaker()
+    fail(breaker, FAILED_IN_A_ROW, 0.0)
+    now = 0.0
+    for _ in range(5):  # it was down for some time
+        now += COOL_MAX_S * 1.3
+        probe(breaker, now, Health.FAILS)
+    now += COOL_MAX_S * 1.3
+    probe(breaker, now, Health.OUT)  # a 404 of what starts before it
+    assert not breaker.is_out
+    assert breaker.allows(now + COOL_MAX_S * 1.3)
+
+
+def test_failures_and_refusals_are_not_added_up() -> None:
+    breaker = Breaker()
+    fail(breaker, FAILED_IN_A_ROW - 1, 0.0)
+    assert fail(breaker, FAILED_IN_A_ROW - 1, 0.0, Health.OUT) == [False] * (FAILED_IN_A_ROW - 1)
+    assert breaker.state is State.CLOSED
+
+
+def test_an_ill_endpoint_that_answers_once_is_ill_no_more() -> None:
+    breaker = Breaker()
+    fail(breaker, FAILED_IN_A_ROW, 0.0)
+    assert breaker.is_ill(100.0, 60.0)
+    probe(breaker, 100.0, Health.WELL)
+    assert not breaker.is_ill(100.0, 60.0)
 
 
 def test_a_refused_key_counts_after_several_in_a_row_and_an_empty_account_at_once() -> None:

@@ -25,6 +25,7 @@ class FakeOwner:
     def __init__(self) -> None:
         self.ended: list[tuple[RowRun, OutcomeLine | Later, Failure | None]] = []
         self.back: list[RowRun] = []
+        self.left = 8
 
     def landed(
         self, lane: Lane, run: RowRun, step: OutcomeLine | Later, failure: Failure | None, now: float
@@ -37,13 +38,18 @@ class FakeOwner:
     def pump(self) -> None:
         pass
 
+    def room(self) -> int:
+        return self.left
 
-def made(folder: Path, changed: Job | None = None, *, breaker: bool = True) -> tuple[Lane, FakeOwner]:
+
+def made(
+    folder: Path, changed: Job | None = None, *, breaker: bool = True, name: str = "west"
+) -> tuple[Lane, FakeOwner]:
     """A lane to a port where nobody listens."""
     settings = WorkerSettings(job=changed or job(), slot=0, run_id="r", token="t", socket=str(folder / "c"))
     owner = FakeOwner()
     lane = Lane(
-        1, settings.job, (), settings, owner, weight=1.0, secrets=(), rng=random.Random(1),
+        1, settings.job, (), settings, owner, name=name, weight=1.0, secrets=(), rng=random.Random(1),
         breaker=Breaker() if breaker else None,
     )  # fmt: skip
     return lane, owner
@@ -66,7 +72,7 @@ def on_loop(scene: Callable[[], Awaitable[None]]) -> None:
 def test_an_endpoint_that_is_not_there_is_left_alone_and_the_tally_says_why(tmp_path: Path) -> None:
     async def scene() -> None:
         lane, owner = made(tmp_path)
-        lane.tune(8, Terms(-1))
+        lane.tune(8, Terms(-1), 0.0)
         for row in range(5):
             lane.engage(begun(lane, row))
         while len(owner.ended) < 5:
@@ -88,11 +94,12 @@ def test_what_waits_for_permits_can_be_called_back_in_its_order_and_told_to_go_e
     async def scene() -> None:
         lane, owner = made(tmp_path, job(rpm=60))
         lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
-        lane.tune(8, Terms(-1, Rates(60)))
+        lane.tune(8, Terms(-1, Rates(60)), 0.0)
         for row in range(3):
             lane.engage(begun(lane, row))
         assert (lane.engaged, len(lane.queued), lane.in_flight) == (3, 3, 0)
-        lane.call_back(avoid=True)
+        lane.call_back(avoid=5.0)
+        assert {run.avoid_until for run in owner.back} == {5.0}
         assert [(run.row, run.avoid) for run in owner.back] == [(0, lane.bit), (1, lane.bit), (2, lane.bit)]
         assert (lane.engaged, len(lane.queued)) == (0, 0)
         lane.call_back()
@@ -107,12 +114,12 @@ def test_a_shut_gate_calls_back_and_leaves_no_room(tmp_path: Path) -> None:
         lane, owner = made(tmp_path)
         assert not lane.has_room()  # until the coordinator says how many
         lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
-        lane.tune(8, Terms(2))
+        lane.tune(8, Terms(2), 0.0)
         for row in range(2):
             assert lane.has_room()
             lane.engage(begun(lane, row))
         assert not lane.has_room()
-        lane.tune(8, Terms(0))
+        lane.tune(8, Terms(0), 0.0)
         assert len(owner.back) == 2
         assert lane.limit() == 0
         await lane.close()
@@ -124,15 +131,15 @@ def test_rows_that_wait_long_for_permits_are_known(tmp_path: Path) -> None:
     async def scene() -> None:
         lane, _ = made(tmp_path)
         lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
-        lane.tune(8, Terms(-1))
+        lane.tune(8, Terms(-1), 0.0)
         now = asyncio.get_running_loop().time()
         lane.tick(now, 0.05)
         assert lane.has_spared(now + 1e6)
         lane.engage(begun(lane, 1))
-        assert not lane.waits_in_vain(now + 0.4)
+        assert not lane.waits_in_vain(now + 0.2)
         assert lane.waits_in_vain(now + 1.0)
         lane.tick(now + 2.0, 0.05)
-        assert not lane.has_spared(now + 2.4)
+        assert not lane.has_spared(now + 2.2)
         await lane.close()
 
     on_loop(scene)
@@ -159,10 +166,8 @@ def test_where_each_row_has_its_own_page_a_missing_one_says_nothing_of_the_endpo
 def test_a_row_that_moves_is_asked_in_the_new_endpoints_words_under_a_key_of_its_own(tmp_path: Path) -> None:
     async def scene() -> None:
         lane, _ = made(tmp_path)
-        other, _ = made(
-            tmp_path, job(target=Target(provider="ollama", base_url="http://127.0.0.1:9", model="n"))
-        )
-        other.executor._run_id = "r"
+        target = Target(provider="ollama", base_url="http://127.0.0.1:9", model="n")
+        other, _ = made(tmp_path, job(target=target), name="east")
         run = begun(lane, 4)
         first_key, first_url = run.key, run.call.url
         assert other.executor.adopt(run) is None
@@ -170,9 +175,61 @@ def test_a_row_that_moves_is_asked_in_the_new_endpoints_words_under_a_key_of_its
         assert run.key != first_key
         run.turn = 2  # it was asked another question there
         assert lane.executor.adopt(run) is None
-        assert run.key == "r.1-4-3"
+        assert run.key == "r.west-4-3"
         assert lane.executor.adopt(begun(lane, 4)) is None
         await lane.close()
         await other.close()
+
+    on_loop(scene)
+
+
+def test_a_shut_gate_is_not_waited_for_for_ever_unless_the_run_is_paused(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, _ = made(tmp_path)
+        lane.tune(8, Terms(0), 10.0)
+        assert not lane.is_well(10.0)  # other workers find out whether it serves
+        assert lane.may_serve(69.0, 60.0) and not lane.may_serve(70.0, 60.0)
+        lane.tune(8, Terms(0), 71.0, is_paused=True)
+        assert lane.may_serve(1e6, 60.0)
+        lane.tune(8, Terms(-1), 72.0)
+        assert lane.is_well(72.0) and lane.may_serve(1e6, 60.0)
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_what_was_never_sent_says_nothing_of_the_endpoint(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, _ = made(tmp_path)
+        assert lane.health_of(Failure(ErrorKind.BAD_REQUEST, "it cannot be sent")) is Health.NOTHING
+        assert lane.health_of(Failure(ErrorKind.BAD_REQUEST, "no", status=400)) is Health.WELL
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_batch_lines_with_a_wrong_model_of_their_own_say_nothing_of_the_endpoint(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lane, _ = made(tmp_path, job(step=StepSettings(batch_lines=True)))
+        assert lane.health_of(Failure(ErrorKind.NOT_FOUND, "no such model", status=404)) is Health.WELL
+        assert lane.health_of(Failure(ErrorKind.UNAUTHORISED, "no", status=401)) is Health.OUT
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_a_permit_that_comes_when_nothing_more_may_be_in_flight_is_spent_and_its_row_is_not(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        lane, owner = made(tmp_path)
+        lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
+        lane.tune(8, Terms(-1), 0.0)
+        for row in range(3):
+            lane.engage(begun(lane, row))
+        owner.left = 1
+        lane._granted(2, 1)
+        assert (lane.in_flight, lane.engaged, [run.row for run in owner.back]) == (1, 2, [1])
+        await lane.close()
 
     on_loop(scene)

@@ -28,6 +28,9 @@ class FakeLane:
     def is_well(self, now: float) -> bool:
         return self.well
 
+    def may_serve(self, now: float, within_s: float) -> bool:
+        return not self.breaker.is_ill(now, within_s)
+
     def has_room(self) -> bool:
         return self.room
 
@@ -86,6 +89,17 @@ def test_a_spare_takes_rows_only_while_no_other_is_well() -> None:
     assert chosen.pick(0.0) is spare  # type: ignore[comparison-overlap]
 
 
+def test_a_spare_gets_nothing_for_one_failure_of_a_main_endpoint_that_is_well() -> None:
+    main, spare = FakeLane(0), FakeLane(1, 0.0)
+    chosen, run = router(main, spare), row()
+    assert not chosen.diverts(main, run, Later(1.0), FAILURE, 0.0)  # type: ignore[arg-type]
+    assert chosen.pick(0.0, avoid=main.bit) is main  # type: ignore[comparison-overlap]
+    assert chosen.pick(0.0, shut=main.bit) is spare  # type: ignore[comparison-overlap]
+    main.in_vain = spare.spared = True
+    main.room = False
+    assert chosen.stuck(0.0) == []
+
+
 def test_a_row_avoids_who_failed_it_unless_no_other_is_well_and_who_refused_it_always() -> None:
     one, other = FakeLane(0), FakeLane(1)
     chosen = router(one, other)
@@ -119,6 +133,7 @@ def test_a_retry_goes_elsewhere_at_once_where_that_helps(
     one.health, run = health, row()
     assert router(one, other).diverts(one, run, Later(1.0), FAILURE, 0.0) is goes  # type: ignore[arg-type]
     assert run.avoid == (one.bit if goes else 0)
+    assert not goes or run.avoid_until > 0.0
 
 
 def test_a_row_that_all_endpoints_failed_waits_and_may_then_go_anywhere() -> None:
@@ -131,9 +146,25 @@ def test_a_row_that_all_endpoints_failed_waits_and_may_then_go_anywhere() -> Non
     assert run.avoid == 0
 
 
-def test_a_row_whose_retries_are_used_up_has_its_outcome() -> None:
-    one, other = FakeLane(0), FakeLane(1)
-    assert not router(one, other).diverts(one, row(), OUTCOME, FAILURE, 0.0)  # type: ignore[arg-type]
+def test_a_row_whose_retries_are_used_up_is_tried_once_by_each_endpoint_that_has_not_failed_it() -> None:
+    lanes = [FakeLane(number) for number in range(3)]
+    chosen, run = router(*lanes), row()
+    for lane in lanes[:2]:
+        assert chosen.diverts(lane, run, OUTCOME, FAILURE, 0.0)  # type: ignore[arg-type]
+    assert chosen.pick(0.0, run.avoid) is lanes[2]  # type: ignore[comparison-overlap]
+    assert not chosen.diverts(lanes[2], run, OUTCOME, FAILURE, 0.0)  # type: ignore[arg-type]
+
+
+def test_a_row_that_is_only_too_large_for_one_quota_waits_for_the_others_as_long_as_it_takes() -> None:
+    small, large = FakeLane(0), FakeLane(1, well=False)
+    fail = large.breaker.on_reply
+    for _ in range(10):
+        fail(Health.FAILS, 5.0, 5.0)
+    chosen, run = router(small, large), row()
+    assert chosen.shuts(small, run, OUTCOME._replace(kind="request_too_large"), 1e6)  # type: ignore[arg-type]
+    large.breaker = Breaker()
+    large.breaker.on_reply(Health.OUT, 5.0, 5.0, at_once=True)
+    assert not chosen.has_place(run, 5.0)
 
 
 def test_a_row_that_one_endpoint_will_not_serve_tries_each_other_one_once() -> None:
