@@ -199,7 +199,7 @@ MUTANTS = (
     ),
     Mutant(
         "a row goes back to an endpoint that refused it", "worker/routing.py",
-        "if lane.bit & (avoid | shut) or", "if lane.bit & avoid or", "tests/unit/worker/test_routing.py",
+        "if not lane.bit & shut and lane.is_well(now)", "if lane.is_well(now)", "tests/unit/worker/test_routing.py",
     ),
     Mutant(
         "all calls are probes of an ill endpoint", "core/breaker.py",

@@ -249,3 +249,8 @@ def test_the_shares_of_all_workers_add_up_to_the_limit_and_nobody_has_none(
     assert sum(gated for _, gated in parts) == gate
     assert min(share for share, _ in parts) >= 1
     assert max(share for share, _ in parts) - min(share for share, _ in parts) <= 1
+
+
+def test_before_the_first_answer_sixteen_calls_may_be_under_way_whatever_was_asked_for() -> None:
+    for procs in (1, 7, 16, 40):
+        assert sum(gate for _, gate in shares(4096, procs)) == 16

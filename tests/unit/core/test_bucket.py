@@ -212,3 +212,15 @@ def test_the_share_of_a_call_is_that_of_its_scarcer_limit() -> None:
     quota = Quota(rpm=600, tpm=60_000, now=0.0)
     assert quota.share(1, 10) == pytest.approx(0.1, rel=0.01)
     assert quota.share(1, 1_000) == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_is_given_back_lifts_the_level_by_that_much_and_no_more() -> None:
+    bucket = Bucket(60_000, 60.0, 0.0, credit=True)
+    bucket.advance(600.0, 600.0, wanted=False)
+    bucket.spend(500)
+    before = bucket.level
+    bucket.give_back(30, spendable=True)
+    assert bucket.level == before + 30
+    assert bucket.window.total == 470
+    bucket.give_back(10_000, spendable=True)
+    assert (bucket.level, bucket.window.total) == (before + 500, 0)

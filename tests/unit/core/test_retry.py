@@ -5,12 +5,35 @@ from random import Random
 
 import pytest
 
-from engine.core.errors import POLICY, ErrorKind, Retry
+from engine.core.errors import POLICY, ErrorKind, Retry, RunEffect
 from engine.core.retry import RetryBudget, RetryPolicy
 
 
 def make_policy(retries: int = 5, seed: int = 0) -> RetryPolicy:
     return RetryPolicy(retries, Random(seed))
+
+
+REPEATED = {
+    "rate_limited", "overloaded", "server_error", "timeout", "connection_reset", "protocol_error", "stale_keepalive", "dns",
+    "connect_refused", "bad_reply", "schema_mismatch",
+}  # fmt: skip
+
+
+def test_exactly_these_kinds_are_repeated_and_these_stop_a_run() -> None:
+    assert {str(kind) for kind in ErrorKind if make_policy().decide(kind, 1).retry} == REPEATED
+    stops = {str(kind): str(POLICY[kind].run) for kind in ErrorKind if POLICY[kind].run is not RunEffect.NONE}
+    assert stops == {
+        "quota_exhausted": "stop",
+        "not_found": "stop_after_streak",
+        "unauthorised": "stop_after_streak",
+        "dns": "stop_if_never_answered",
+        "connect_refused": "stop_if_never_answered",
+        "store_failure": "stop_store",
+    }
+    assert {str(kind) for kind in ErrorKind if not POLICY[kind].costs_attempt} == {
+        "rate_limited",
+        "stale_keepalive",
+    }
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ErrorKind if POLICY[kind].retry is Retry.NEVER])

@@ -398,3 +398,21 @@ def test_a_grant_from_before_a_drop_is_not_taken_for_a_later_call(entry: Entry) 
         limiter.hub.close()
 
     asyncio.run(body())
+
+
+def test_a_grant_from_before_the_limiter_knows_us_is_nobodys(limiter_dir: Path) -> None:
+    async def scene() -> None:
+        entry = Entry(limiter_dir / "nobody")  # where nobody answers
+        entry.make()
+        granted: list[int] = []
+        client = LimiterClient(entry.socket, "t", 0, lambda count, generation: granted.append(count), run=RUN)
+        client.start(asyncio.get_running_loop())
+        client.need(5)
+        client._on_message(Grant(1, 1))
+        assert granted == []
+        client._on_message(Joined(7, 0, 0, 1))
+        client._on_message(Grant(1, 1))
+        assert granted == [1]
+        client.close()
+
+    asyncio.run(scene())

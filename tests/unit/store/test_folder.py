@@ -84,3 +84,12 @@ def test_trouble_with_the_disk_is_exit_5_and_an_unusable_place_is_exit_2(
 def test_a_name_that_is_too_long_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too long"):
         hold_folder(tmp_path / ("x" * 300))
+
+
+def test_a_folder_that_was_made_for_everybody_is_made_private(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    hold_folder(folder).release()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "lock").stat().st_mode & 0o777 == 0o600

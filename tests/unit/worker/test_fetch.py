@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import tracemalloc
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -174,6 +175,16 @@ def test_a_decompression_bomb_is_cut_at_the_cap(pack: Callable[[bytes], bytes]) 
     assert len(bomb) < CAP
     results, _ = send(always(reply(bomb, extra=b"Content-Encoding: " + name + b"\r\n")))
     assert kind_of(results[0]) is ErrorKind.BODY_TOO_LARGE
+
+
+def test_a_bomb_takes_no_more_memory_than_a_few_times_the_cap() -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+    tracemalloc.start()
+    results, _ = send(always(reply(bomb, extra=b"Content-Encoding: gzip\r\n")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kind_of(results[0]) is ErrorKind.BODY_TOO_LARGE
+    assert peak < 8_000_000
 
 
 def test_an_encoding_that_was_not_asked_for_is_a_protocol_error() -> None:
