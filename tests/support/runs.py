@@ -32,10 +32,15 @@ class Run:
     """One ``engine`` command in a process of its own."""
 
     def __init__(
-        self, *arguments: str, environment: dict[str, str] | None = None, stdin: bytes | None = None
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        stdin: bytes | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> None:
+        """``prefix``: a command that becomes the engine's, such as a shell that sets limits first."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine", *arguments],
+            [*prefix, sys.executable, "-m", "engine", *arguments],
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

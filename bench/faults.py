@@ -1,0 +1,106 @@
+"""The scorecard: every promise, how often it was tried, how often it was broken, and what so many trials prove.
+
+One command: ./scripts/faults [--quick]. Runs tests/faults and, but for --quick, the mutants, and then writes
+bench/results/faults.json. The 95 % bound is Clopper and Pearson's: the largest probability of a failure that so few of so many
+trials leave possible.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, save, table
+
+
+def upper_bound(failures: int, trials: int, confidence: float = 0.95) -> float:
+    """The one-sided upper bound of a probability after ``failures`` in ``trials``.
+
+    >>> round(upper_bound(0, 300), 4)
+    0.0099
+    """
+    if failures >= trials:
+        return 1.0
+    low, high = failures / trials, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        likely = sum(
+            math.exp(
+                math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+                + k * math.log(middle) + (trials - k) * math.log1p(-middle)
+            )
+            for k in range(failures + 1)
+        )  # fmt: skip
+        low, high = (middle, high) if likely > 1 - confidence else (low, middle)
+    return high
+
+
+def gathered(folder: Path) -> list[dict[str, Any]]:
+    """The counts of all test processes, added up for each promise and test."""
+    sums: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"trials": 0, "failures": 0})
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            count = json.loads(line)
+            total = sums[count.pop("promise"), count.pop("test")]
+            for name, value in count.items():
+                if isinstance(value, int | float):
+                    total[name] = total.get(name, 0) + value
+    return [{"promise": promise, "test": test, **total} for (promise, test), total in sorted(sums.items())]
+
+
+def main() -> int:
+    """Run the campaign."""
+    quick = "--quick" in sys.argv
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/faults", "--scorecard", str(folder),
+            "--trials", "quick" if quick else "nightly",
+        ]  # fmt: skip
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        counts = gathered(folder)
+        mutants: dict[str, Any] = {}
+        if not quick:
+            result = folder / "mutants.json"
+            code |= subprocess.run(
+                [sys.executable, "tests/mutants.py", "--json", str(result)], cwd=ROOT, check=False
+            ).returncode
+            mutants = json.loads(result.read_text())
+    lines = [
+        [one["promise"], one["test"], f"{one['trials']:,}", one["failures"], f"{upper_bound(one['failures'], one['trials']):.2%}",
+         other_figure(one)]
+        for one in counts
+    ]  # fmt: skip
+    if mutants:
+        lines.append(
+            [
+                "tests would notice",
+                "rules broken",
+                mutants["total"],
+                mutants["total"] - mutants["killed"],
+                "",
+                "",
+            ]
+        )
+    header = ["promise", "test", "trials", "failures", "95 % bound", "other figure"]
+    print(table(header, lines))
+    if not quick:
+        print(save("faults", {"table": [header, *lines], "counts": counts, "mutants": mutants}))
+    return code
+
+
+def other_figure(one: dict[str, Any]) -> str:
+    """What else a test measured."""
+    if "in_doubt" in one:
+        return f"{one['runs']} seeds; {one['repeated']} calls repeated, {one['in_doubt']} told as in doubt"
+    if "megabytes" in one:
+        return f"{one['megabytes']:.1f} MB looked through"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
