@@ -106,6 +106,8 @@ PARTS = {
     "quota": quota,
     "permits": permits,
     "wall": wall,
+    "endpoints": endpoints,
+    "outage": outage,
     "memory": memory,
     "mock": mock,
 }

@@ -202,6 +202,10 @@ MUTANTS = (
         "if not lane.bit & shut and lane.is_well(now)", "if lane.is_well(now)", "tests/unit/worker/test_routing.py",
     ),
     Mutant(
+        "say a word to the limiter once, though it may be lost", "coordinator/limiting.py",
+        "            if now >= self._attach_at:\n", "            if False:\n", "tests/sim -k failed_once",
+    ),
+    Mutant(
         "all calls are probes of an ill endpoint", "core/breaker.py",
         "        return self._probing < self._allowed\n", "        return True\n",
         "tests/unit/core/test_breaker.py tests/property/test_breaker_machine.py",
@@ -248,6 +252,12 @@ def fate(mutant: Mutant) -> str:
         except subprocess.TimeoutExpired:
             return "killed"
     return {0: "survived", 1: "killed"}.get(done.returncode, f"pytest ended with {done.returncode}")
+
+
+def _chosen(tests: str) -> list[str]:
+    """``-k NAME`` of a mutant's tests."""
+    _, found, name = tests.partition(" -k ")
+    return ["-k", name] if found else []
 
 
 def main() -> int:

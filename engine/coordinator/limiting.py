@@ -24,6 +24,7 @@ from engine.wire.messages import VERSION, Attach, Bound, Bounds, Gauge, Leave, M
 
 LOOK_S: Final = 0.2  # between two looks at whether the limiter lives
 LOOK_FOR_OTHERS_S: Final = 1.0
+ATTACH_AGAIN_S: Final = 2.0  # a word that was lost on the way is said again
 HEALTHY_S: Final = 30.0
 FAILURES_MAX: Final = 8
 WORTH_SAYING: Final = 0.1  # by how much an endpoint's limit has to change for another note
@@ -76,6 +77,7 @@ class Limiting:
         self._failures = 0
         self._started = 0.0
         self._due = 0.0  # when to look, or to try, next
+        self._attach_at = 0.0
         self._gauge: Gauge | None = None
         self._told = Bounds()
         self._said: dict[str, int] = {}  # limits of the endpoint that notes spoke of
@@ -130,6 +132,8 @@ class Limiting:
         else:
             self._due = now + LOOK_S
             self._watch(self._info, now)
+            if now >= self._attach_at:
+                self._attach()
 
     def leave(self) -> None:
         """Say that it is needed no more. A limiter that nobody else uses ends."""
@@ -243,6 +247,7 @@ class Limiting:
     # --- talking ------------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
+        self._attach_at = asyncio.get_running_loop().time() + ATTACH_AGAIN_S
         if self._link is not None:
             declared = self._declared
             self._link.send(Attach(self.token, self._pid, self._label, declared.rates, declared.share))

@@ -1,6 +1,7 @@
 """Every figure in the README is one that was measured."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -13,3 +14,5 @@ def test_the_readmes_tables_are_those_of_the_results() -> None:
     spec.loader.exec_module(module)
     readme = (ROOT / "README.md").read_text()
     assert module.written(readme) == readme, "run: python bench/readme.py"
+    marks = re.findall(r"<!-- bench: (\w+) -->", readme)
+    assert sorted(marks) == sorted(module.PARTS), "a table without results, or results without a table"
