@@ -10,7 +10,7 @@ from typing import Final
 SAY_AGAIN_S: Final = 30.0  # an endpoint that comes and goes is not worth a note each time
 
 
-class Health:
+class HealthNotes:
     """The endpoints of one run, by what its workers tell."""
 
     def __init__(self, names: list[str], note: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ from engine.coordinator.commits import Commits, FailedRow, outcome_row
 from engine.coordinator.control import Controls
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
-from engine.coordinator.health import Health
+from engine.coordinator.health import HealthNotes
 from engine.coordinator.leasing import Leasing
 from engine.coordinator.stops import Stops
 from engine.coordinator.supervise import Child, Supervisor
@@ -96,7 +96,7 @@ class Session:
             on_change=self._check_over,
         )
         self._stops = Stops(job, self._loop.time())
-        self._health = Health(names, note)
+        self._health = HealthNotes(names, note)
         self._gates_open = [False] * len(names)
         self._paused = False
         self._said_nothing = False  # whether it was looked at if limits could be learnt

@@ -1,11 +1,11 @@
 """What is said of endpoints that come and go."""
 
-from engine.coordinator.health import SAY_AGAIN_S, Health
+from engine.coordinator.health import SAY_AGAIN_S, HealthNotes
 
 
 def test_an_endpoint_is_spoken_of_once_and_again_when_all_workers_use_it() -> None:
     notes: list[str] = []
-    health = Health(["east", "west"], notes.append)
+    health = HealthNotes(["east", "west"], notes.append)
     for slot in range(4):
         health.heard(1, slot, "it failed (server_error)", 1.0)
         health.heard(0, slot, "", 1.0)
@@ -26,7 +26,7 @@ def test_an_endpoint_is_spoken_of_once_and_again_when_all_workers_use_it() -> No
 
 def test_one_that_comes_and_goes_is_not_spoken_of_each_time() -> None:
     notes: list[str] = []
-    health = Health(["east"], notes.append)
+    health = HealthNotes(["east"], notes.append)
     for second in range(int(SAY_AGAIN_S * 3)):
         health.heard(0, 0, "it failed" if second % 2 else "", float(second))
     assert len(notes) <= 8
