@@ -17,11 +17,11 @@ if __name__ == "__main__":
     # Before the imports below, which take most of a start: who loses its parent meanwhile is not to outlive it.
     die_with_parent(0)
 
-import uvloop  # noqa: E402
+import uvloop
 
-from engine.core.errors import CannotStart  # noqa: E402
-from engine.handover import decode_handover  # noqa: E402
-from engine.worker.loop import Worker  # noqa: E402
+from engine.core.errors import CannotStart
+from engine.handover import decode_handover
+from engine.worker.loop import Worker
 
 # Measured with 2,000 requests in flight: collections of the young generation over thousands of live objects cost
 # half the throughput. Frozen and rarely collected, a worker's memory stays flat all the same: nothing here is cyclic
