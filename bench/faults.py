@@ -1,6 +1,6 @@
 """The scorecard: every promise, how often it was tried, how often it was broken, and what so many trials prove.
 
-One command: ./scripts/faults [--quick]. Runs tests/faults and, but for --quick, the mutants, and then writes
+One command: ./scripts/faults [--quick]. Runs tests/faults, tests/sim and, but for --quick, the mutants, and then writes
 bench/results/faults.json. The 95 % bound is Clopper and Pearson's: the largest probability of a failure that so few of so many
 trials leave possible.
 """
@@ -58,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [
-            sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/faults", "--scorecard", str(folder),
+            sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/faults", "tests/sim", "--scorecard", str(folder),
             "--trials", "quick" if quick else "nightly",
         ]  # fmt: skip
         code = subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -56,12 +56,6 @@ def outage() -> str:
     return markdown(header, rows)
 
 
-def faults() -> str:
-    """How often each promise was tried, and broken."""
-    header, *rows = results("faults")["table"]
-    return markdown(header, rows)
-
-
 def quota() -> str:
     """What the server counted."""
     header = [
@@ -114,7 +108,6 @@ PARTS = {
     "wall": wall,
     "endpoints": endpoints,
     "outage": outage,
-    "faults": faults,
     "memory": memory,
     "mock": mock,
 }

@@ -33,7 +33,7 @@ def test_a_seed_is_lived_the_same_way_twice() -> None:
 def test_every_seeds_run_ends_whole_and_under_its_limit(
     scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
-    seeds = 150 if pytestconfig.getoption("--trials") == "quick" else 3_000
+    seeds = 100 if pytestconfig.getoption("--trials") == "quick" else 3_000
     wrong = {}
     kills = requests = lost = 0
     virtual_s = 0.0
