@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+PARENT = "ENGINE_PARENT"  # names the parent to a child before it has read anything
+
 
 class Process:
     """A running child."""
@@ -84,6 +86,7 @@ class LocalLauncher:
             for name, value in os.environ.items()
             if not any(secret in value for secret in secrets)
         }
+        self._environment[PARENT] = str(os.getpid())
         self._serial = 0
 
     def start(self, module: str, line: bytes, *, capture: bool = False, detached: bool = False) -> Process:

@@ -15,7 +15,8 @@ from engine.launchers.process import die_with_parent, raise_open_files
 
 if __name__ == "__main__":
     # Before the imports below, which take most of a start: who loses its parent meanwhile is not to outlive it.
-    die_with_parent(0)
+    if not die_with_parent(int(os.environ.get("ENGINE_PARENT", "0"))):
+        sys.exit(0)
 
 import uvloop
 
