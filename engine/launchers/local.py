@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-PARENT = "ENGINE_PARENT"  # names the parent to a child before it has read anything
+from engine.launchers.process import PARENT
 
 
 class Process:

@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 
+PARENT = "ENGINE_PARENT"  # the variable that names a child's parent before the child has read anything
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -29,6 +30,12 @@ def die_with_parent(parent_pid: int) -> bool:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     # The parent may have died before the call took effect.
     return parent_pid == 0 or os.getppid() == parent_pid
+
+
+def named_parent() -> int:
+    """The process that this one was started by, as its environment says; 0 where that says nothing."""
+    value = os.environ.get(PARENT, "")
+    return int(value) if value.isdigit() else 0
 
 
 def raise_open_files() -> int:

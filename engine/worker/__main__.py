@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 
-from engine.launchers.process import die_with_parent, raise_open_files
+from engine.launchers.process import die_with_parent, named_parent, raise_open_files
 
 if __name__ == "__main__":
     # Before the imports below, which take most of a start: who loses its parent meanwhile is not to outlive it.
-    if not die_with_parent(int(os.environ.get("ENGINE_PARENT", "0"))):
+    if not die_with_parent(named_parent()):
         sys.exit(0)
 
 import uvloop

@@ -81,7 +81,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     scorecard.add("no row lost, none twice, in order", "full disk", 1, int(bool(wrong)))
     assert not wrong
     assert summary["ok"] == ROWS
-    assert summary["resumed"] == len(kept) >= 100
+    assert summary["resumed"] == len(kept) > 0
 
 
 def test_a_disk_that_becomes_read_only_stops_the_run_and_loses_nothing(

@@ -139,8 +139,8 @@ def test_nothing_unsafe_is_called() -> None:
         assert banned_calls("core/x.py", ast.parse(sample)), sample
 
 
-def test_the_environment_is_read_in_three_places() -> None:
-    allowed = {"settings.py", "credentials.py", "launchers/local.py"}
+def test_the_environment_is_read_in_four_places() -> None:
+    allowed = {"settings.py", "credentials.py", "launchers/local.py", "launchers/process.py"}
     for name, tree in sources():
         reads = [
             node
