@@ -332,3 +332,17 @@ def test_a_pause_while_an_endpoint_is_ill_costs_no_row(stage: Stage) -> None:
     assert run("ctl", output, "resume").wait() == 0
     summary = started.summary()
     assert (summary["ok"], summary["failed"]) == (2_000, 0)
+
+
+def test_a_row_that_one_endpoint_cannot_be_asked_goes_to_another(stage: Stage) -> None:
+    other = stage.endpoint("other", MockSettings(latency="20ms"), provider="anthropic")
+    stage.endpoint("mine", MockSettings(latency="20ms"))
+    lines = b"".join(
+        b'{"custom_id":"%d","method":"POST","url":"/v1/chat/completions","body":'
+        b'{"model":"mock","messages":[{"role":"user","content":"row %d"}]}}\n' % (number, number)
+        for number in range(60)
+    )
+    flags = ("--input-format", "openai-batch", "--max-tokens", "20")
+    summary = stage.start(0, *flags, prompt=None, more=lines).summary()
+    assert (summary["ok"], summary["failed"]) == (60, 0)
+    assert other.stats()["requests"] == 0

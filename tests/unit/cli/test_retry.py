@@ -1,6 +1,7 @@
 """Correcting a kept job, and what ``engine retry`` refuses before it opens a single row again."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,15 @@ def test_corrections_reach_every_endpoint_and_what_is_each_ones_own_is_left_to_t
     for change in ("rpm=5", "base-url=http://127.0.0.1:2", "api-key-env=X"):
         with pytest.raises(UsageError, match="several endpoints"):
             correct(job(endpoints=places), [change])
+
+
+def test_a_correction_that_makes_two_endpoints_one_is_refused_before_a_row_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = job().target
+    places = tuple(Endpoint(name, replace(target, model=name)) for name in ("east", "west"))
+    made = kept_run(tmp_path, endpoints=places)
+    assert main(["retry", made.output, "--set", "model=n", "--quiet"]) == 2
+    assert "one and the same" in capsys.readouterr().err
+    with Store.view(Path(made.state)) as store:
+        assert store.counts().failed == {"timeout": 1}
