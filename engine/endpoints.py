@@ -92,8 +92,8 @@ def read_endpoints(
 def refuse_overruled(tables: Sequence[Mapping[str, Any]], told: set[str]) -> None:
     """Refuse a setting that was given with the command and that an endpoint's table says otherwise."""
     for number, table in enumerate(tables, 1):
-        for key in (raw.replace("-", "_") for raw in table):
-            if key in told and key in _OWN:
+        for key in ("header" if raw == "headers" else raw.replace("-", "_") for raw in table):
+            if key in told and (key in _OWN or key == "header"):
                 raise UsageError(
                     f"--{key.replace('_', '-')} is given, and endpoint {table.get('name', number)} has one of its own in the "
                     "job file: change it there."

@@ -88,7 +88,7 @@ class Health(StrEnum):
     WELL = "well"  # it answered: this row is at fault, or the answer
     FAILS = "fails"
     REFUSES = "refuses"  # it is well, and has enough to do
-    NOTHING = "nothing"
+    NOTHING = "nothing"  # it was not asked, or not heard
     OUT = "out"  # it will not serve this job until somebody mends it
 
 

@@ -85,9 +85,8 @@ class Lane:
         provider = make_provider(job.target)
         if job.vocabularies:
             provider.measure = exact_measure(job.target.model, job.vocabularies)
-        prefix = (
-            f"{settings.run_id}.{name}" if name else settings.run_id
-        )  # idempotency keys are an endpoint's own
+        # Idempotency keys are an endpoint's own: another one is another account, or asks in other words.
+        prefix = f"{settings.run_id}.{name}" if name else settings.run_id
         self.executor = Executor(job, provider, prefix, rng, secrets)
         self.fetcher = Fetcher(
             origin=provider.origin,

@@ -168,4 +168,8 @@ def test_a_flag_that_an_endpoint_overrules_is_refused_instead_of_ignored(tmp_pat
     for given, environment in (({"rpm": "9"}, {}), ({}, {"ENGINE_RPM": "9"})):
         with pytest.raises(UsageError, match="--rpm is given, and endpoint east has one of its own"):
             load(flags | given, {"OPENAI_API_KEY": "k", **environment})
+    with (tmp_path / "job.toml").open("a") as file:
+        file.write('headers = ["X-A: 1"]\n')
+    with pytest.raises(UsageError, match="--header is given, and endpoint east"):
+        load(flags | {"header": ["X-B: 2"]}, {"OPENAI_API_KEY": "k"})
     assert load(flags | {"tpm": "9"}, {"OPENAI_API_KEY": "k"}).job.endpoints[0].tpm == 9
