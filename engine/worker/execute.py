@@ -32,6 +32,7 @@ class RowRun:
         "avoid_until",
         "call",
         "charge",
+        "failed_here",
         "generation",
         "key",
         "lane",
@@ -77,8 +78,19 @@ class RowRun:
         self.avoid = 0  # bits of endpoints that failed it of late,
         self.avoid_until = 0.0  # and how long that counts
         self.tried = 0  # bits of endpoints that ever failed it
+        self.failed_here = 0  # attempts that its endpoint failed since the row came to it
         self.shut = 0  # bits of endpoints that will not serve it
         self.refused: OutcomeLine | None = None  # its outcome, if no other endpoint does
+
+    def move(self, lane: int) -> None:
+        """The row goes to another endpoint: one that has not failed it yet does not answer for the last one's failures.
+
+        So a row is sent at most ``retries + 1`` times per endpoint.
+        """
+        if not self.tried >> lane & 1:
+            self.attempt -= self.failed_here
+        self.failed_here = 0
+        self.lane = lane
 
 
 class Later:

@@ -129,6 +129,11 @@ class Lane:
         """Whether calls may be begun at all: not while it is left alone, or this worker is not to try it yet."""
         return self._gate != 0 and (self.breaker is None or self.breaker.allows(now))
 
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it was left alone, and has not shown yet that it serves again."""
+        return self.breaker is not None and self.breaker.state is not State.CLOSED
+
     def may_serve(self, now: float, within_s: float = math.inf) -> bool:
         """Whether it can be expected to serve: it is not out, and has not been ill or shut for so long."""
         if self._is_paused:

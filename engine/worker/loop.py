@@ -217,10 +217,10 @@ class Worker:
         for _ in range(min(len(due), DUE_LOOK)):
             run = due[0]
             avoid = run.avoid if now < run.avoid_until else 0
-            lane = pick(now, avoid, run.shut)
+            lane = pick(now, avoid, run.shut, run.tried)
             if lane is not None:
                 return due.popleft(), lane
-            if not avoid | run.shut:
+            if not avoid | run.shut | run.tried:
                 break  # where there is no room for one that may go anywhere there is none for any
             due.rotate(-1)
         return None
@@ -230,7 +230,7 @@ class Worker:
         if run.lane != lane.number:
             refused = lane.executor.adopt(run)
             if refused is None:
-                run.lane = lane.number
+                run.move(lane.number)
                 refused = lane.executor.too_large(run)
         else:
             refused = lane.executor.too_large(run)

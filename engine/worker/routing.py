@@ -4,14 +4,14 @@ Rules of this file:
 1. Decisions only: nothing is sent or queued here. With one endpoint there is nothing to decide.
 2. An endpoint that is left alone gets nothing but probes. One of weight 0 gets rows only while no other is well, or where no
    other will serve them.
-3. A row goes back to an endpoint that failed it only after a while, or if no other one is well; to one that will not serve
-   it, never.
+3. A row goes back to an endpoint that failed it only after a while, or if no other one is well; while that one is on trial
+   others are its probes. To one that will not serve it a row never goes back.
 """
 
 import math
 from typing import Final
 
-from engine.core.errors import ErrorKind, Health
+from engine.core.errors import POLICY, ErrorKind, Health
 from engine.core.model import Failure
 from engine.wire.messages import OutcomeLine
 from engine.worker.execute import Later, RowRun
@@ -43,12 +43,16 @@ class Router:
                 return found
         return []
 
-    def pick(self, now: float, avoid: int = 0, shut: int = 0) -> Lane | None:
-        """The lane for one more row, if one has room. ``avoid`` and ``shut``: bits of lanes, see rule 3."""
+    def _on_trial(self, tried: int) -> int:
+        """Those of the lanes ``tried`` that were left alone and have not shown yet that they serve again."""
+        return sum(lane.bit for lane in self._lanes if lane.bit & tried and lane.is_on_trial)
+
+    def pick(self, now: float, avoid: int = 0, shut: int = 0, tried: int = 0) -> Lane | None:
+        """The lane for one more row, if one has room. ``avoid``, ``shut`` and ``tried``: bits of lanes, see rule 3."""
         only = self.only
         if only is not None:
             return only if only.has_room() else None
-        usable = self._usable(now, shut)
+        usable = (tried and self._usable(now, shut | self._on_trial(tried))) or self._usable(now, shut)
         if avoid:
             usable = [lane for lane in usable if not lane.bit & avoid] or usable
         best, least = None, math.inf
@@ -70,8 +74,10 @@ class Router:
         if health in (Health.WELL, Health.NOTHING):
             return False
         run.tried |= lane.bit
+        if POLICY[failure.kind].costs_attempt and isinstance(step, Later):
+            run.failed_here += 1
         if isinstance(step, OutcomeLine):
-            # Its retries are used up, by an endpoint that is ill: each other one may still try it once.
+            # Its retries are used up, by an endpoint that is ill: those that have not failed it may still try.
             not_again = run.tried
         else:
             not_again = lane.bit | (run.avoid if now < run.avoid_until else 0)

@@ -23,7 +23,7 @@ class FakeLane:
         self.engaged = 0
         self.breaker = Breaker()
         self.health = Health.FAILS
-        self.in_vain = self.spared = False
+        self.in_vain = self.spared = self.is_on_trial = False
 
     def is_well(self, now: float) -> bool:
         return self.well
@@ -146,7 +146,38 @@ def test_a_row_that_all_endpoints_failed_waits_and_may_then_go_anywhere() -> Non
     assert run.avoid == 0
 
 
-def test_a_row_whose_retries_are_used_up_is_tried_once_by_each_endpoint_that_has_not_failed_it() -> None:
+def test_a_row_does_not_probe_an_endpoint_that_has_failed_it_while_another_is_well() -> None:
+    main, spare = FakeLane(0), FakeLane(1, 0.0)
+    main.is_on_trial = True
+    chosen = router(main, spare)
+    assert chosen.pick(0.0) is main  # type: ignore[comparison-overlap]
+    assert chosen.pick(0.0, tried=main.bit) is spare  # type: ignore[comparison-overlap]
+    spare.well = False
+    assert chosen.pick(0.0, tried=main.bit) is main  # type: ignore[comparison-overlap]
+    spare.well, main.is_on_trial = True, False
+    assert chosen.pick(0.0, tried=main.bit) is main  # type: ignore[comparison-overlap]
+
+
+def test_failures_of_an_endpoint_do_not_use_up_what_another_may_try_and_no_attempt_is_given_back_twice() -> (
+    None
+):
+    one, other = FakeLane(0), FakeLane(1)
+    chosen, run = router(one, other), row()
+    for lane, attempts in ((one, 4), (other, 2), (one, 1)):
+        if run.lane != lane.number:
+            run.move(lane.number)
+        for _ in range(attempts):
+            run.attempt += 1  # as the executor does
+            chosen.diverts(lane, run, Later(1.0), FAILURE, 0.0)  # type: ignore[arg-type]
+    assert run.attempt == 3
+    run.attempt += 1  # a bad answer: the row's own
+    one.health = Health.WELL
+    chosen.diverts(one, run, Later(1.0), FAILURE, 0.0)  # type: ignore[arg-type]
+    run.move(1)
+    assert run.attempt == 4
+
+
+def test_a_row_whose_retries_are_used_up_is_tried_by_each_endpoint_that_has_not_failed_it() -> None:
     lanes = [FakeLane(number) for number in range(3)]
     chosen, run = router(*lanes), row()
     for lane in lanes[:2]:
