@@ -100,7 +100,7 @@ def publish(
     except OSError as error:
         raise StoreFailure(
             f"The output {output} could not be written ({error.strerror or error}). All results are safe in the run's "
-            "state: make room and give the same command again, or write them elsewhere with engine export."
+            "state: make room or mend the disk and give the same command again, or write them elsewhere with engine export."
         ) from None
     finally:
         temporary.unlink(missing_ok=True)

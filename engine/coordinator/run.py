@@ -188,14 +188,15 @@ class _Runner:
         """``job``, ``auth`` and ``name`` of one endpoint."""
         origin, model = str(make_provider(job.target).origin), job.target.model
         declared = Declared(rates_of(job), job.share, job.learn_limits)
+        quota = (origin, model, all_secrets(auth))
         try:
-            registry = Registry(job.limiter_dir or default_folder())
+            entry = Registry(job.limiter_dir or default_folder()).entry(*quota)
         except CannotStart:
             if declared.needs_limiter:
                 raise
-            registry = Registry(str(self._sockets / "q"))  # without limits it is not worth a refusal
+            entry = Registry(str(self._sockets / "q")).entry(*quota)  # without limits it is not worth a refusal
         return Limiting(
-            registry.entry(origin, model, all_secrets(auth)),
+            entry,
             declared,
             pid=os.getpid(),
             label=f"the run for {job.output if job.output != '-' else job.input} (process {os.getpid()})",

@@ -211,10 +211,7 @@ class Registry:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             found = self.folder.lstat()
         except OSError as error:
-            raise CannotStart(
-                f"The folder for this machine's limiters, {self.folder}, cannot be made ({error.strerror}). "
-                "Nothing was sent; name another one with --limiter-dir."
-            ) from None
+            raise self._unusable(error) from None
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise CannotStart(
                 f"{self.folder}, the folder for this machine's limiters, is not a folder of yours: somebody else could "
@@ -223,9 +220,19 @@ class Registry:
         if stat.S_IMODE(found.st_mode) != 0o700:
             self.folder.chmod(0o700)
 
+    def _unusable(self, error: OSError) -> CannotStart:
+        return CannotStart(
+            f"The folder for this machine's limiters, {self.folder}, cannot be made or written to ({error.strerror}). "
+            "Nothing was sent; make room there, or name another one with --limiter-dir."
+        )
+
     def entry(self, origin: str, model: str, keys: Iterable[Secret]) -> Entry:
-        """The place of the quota of (origin, model, keys)."""
-        return Entry(self.folder / digest_of(_lasting(self.folder / "salt"), keys, origin, model))
+        """The place of the quota of (origin, model, keys). Raises CannotStart where nothing can be written."""
+        try:
+            salt = _lasting(self.folder / "salt")
+        except OSError as error:
+            raise self._unusable(error) from None
+        return Entry(self.folder / digest_of(salt, keys, origin, model))
 
     def entries(self) -> list[Entry]:
         """Every quota there is or was."""
@@ -266,10 +273,8 @@ def _write(path: Path, content: bytes) -> None:
     """Whole or not at all, for nobody else to read."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
+    with open(descriptor, "wb") as file:
+        file.write(content)
     os.replace(new, path)
 
 

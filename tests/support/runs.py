@@ -62,7 +62,10 @@ class Run:
         """Kill it, should it still run, and release its pipes."""
         if self._process.poll() is None:
             self._process.kill()
-            self._process.communicate()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
 
     def is_over(self) -> bool:
         """Whether it has ended."""
