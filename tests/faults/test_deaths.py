@@ -1,10 +1,14 @@
 """SIGKILL, of any process and of all, at any instant and at every named point: nothing lost, nothing paid twice unknowingly."""
 
+import os
+import signal
 from pathlib import Path
 from random import Random
 
+import psutil
 import pytest
 from campaign import Campaign
+from runs import until
 from scorecard import Scorecard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -74,3 +78,32 @@ def test_death_at_a_named_point_costs_no_row(
     )
     assert marker.exists(), "the point was never reached"
     assert not wrong, wrong
+
+
+def test_a_coordinator_that_has_buried_many_workers_holds_no_more_than_before(
+    tmp_path: Path, limiter_dir: Path, scorecard: Scorecard, pytestconfig: pytest.Config
+) -> None:
+    if pytestconfig.getoption("--trials") == "quick":
+        pytest.skip("in the nightly set")
+    with Campaign(tmp_path, limiter_dir, 50_000) as campaign:
+        coordinator = psutil.Process(campaign.run.pid)
+
+        def ready() -> bool:
+            workers = campaign.run.children("engine.worker")
+            return len(workers) == 3 and all(worker.net_connections() for worker in workers)
+
+        held = []
+        for number in range(21):
+            until(ready, 30.0)
+            if number in (4, 20):  # the first few deaths may still fill caches
+                held.append((coordinator.num_fds(), coordinator.memory_info().rss))
+            os.kill(campaign.run.children("engine.worker")[number % 3].pid, signal.SIGKILL)
+            until(lambda: not ready(), 5.0)
+        campaign.run.kill(signal.SIGINT)
+        assert campaign.run.wait() == 4
+        summary = campaign.run.last_json()
+    descriptors, bytes_held = (after - before for before, after in zip(*held, strict=True))
+    scorecard.add("resources stay bounded", "worker deaths in one run", 20, int(descriptors > 0))
+    assert summary["worker_deaths"] >= 20
+    assert descriptors <= 0, held
+    assert bytes_held < 16e6, held

@@ -45,6 +45,8 @@ def test_a_process_that_stands_still_costs_time_and_no_row(
         told = campaign.finish()
     scorecard.add("no row lost, none twice, in order", f"stopped {who}", 1, int(bool(told.wrong)))
     assert not told.wrong
+    # A worker that says nothing is killed and replaced: its late outcomes cannot arrive. The others are waited for.
+    assert (told.summary["worker_deaths"], told.starts) == (int(who == "worker"), 1)
 
 
 def test_a_frozen_process_among_deaths(

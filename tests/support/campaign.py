@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 import psutil
-from history import History, acknowledged_rows, history_of
+from history import History, acknowledged_rows, history_of, leftovers
 from runs import Run, ask_flags, until, write_rows
 
 from engine.mock.settings import MockSettings, QuotaSettings
@@ -39,6 +39,9 @@ class Told:
     orphans: int = 0
     throttled: int = 0
     acknowledged: set[int] = field(default_factory=set)
+    pids: list[int] = field(default_factory=list)  # of its coordinators
+    leftovers: list[str] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)  # of the run that finished
     seconds: float = 0.0
 
     @property
@@ -47,6 +50,8 @@ class Told:
         found = self.history.faults(acknowledged=self.acknowledged)
         if self.orphans:
             found["orphans"] = self.orphans
+        if self.leftovers:
+            found["leftovers"] = self.leftovers
         if self.throttled:
             found["throttled"] = self.throttled
         return found
@@ -85,6 +90,7 @@ class Campaign:
         if crash_at:
             environment = {"ENGINE_CRASH_AT": crash_at, "PYTHONPATH": str(CRASH)}
         self.run = Run(*self._flags, environment=environment)
+        self.told.pids.append(self.run.pid)
         return self.run
 
     # --- deaths -------------------------------------------------------------------------------------------
@@ -157,6 +163,8 @@ class Campaign:
         self.told.seconds = time.monotonic() - self._began
         assert code == 0, f"exit code {code}: {self.run.out} {self.run.err}"
         until(lambda: not self.limiters(), 5.0)
+        self.told.leftovers = leftovers(self.output, self._limiters, self.told.pids)
+        self.told.summary = self.run.last_json()
         self.told.history = history_of(self.mock, self._prompts, self.output)
         self.told.throttled = int(self.mock.stats()["throttled"])
         return self.told

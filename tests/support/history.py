@@ -7,6 +7,7 @@ Rules of this file:
 """
 
 import json
+import tempfile
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -162,20 +163,22 @@ def acknowledged_rows(output: Path) -> set[int]:
 # --- C9: leaks ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Traces:
-    """Processes, sockets and files that a run may leave behind on a machine."""
-
-    processes: frozenset[int]
-    files: frozenset[str]
+_STATE_FILES = {"engine.log", "lock", "store.db"}
 
 
-def traces(*folders: Path) -> Traces:
-    """What there is of ours now: processes of this package, and everything in some folders."""
-    ours = set()
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(word in ("engine", "engine.worker", "engine.limiter") for word in words[2:3]):
-            ours.add(process.info["pid"])
-    files = {str(path) for folder in folders for path in folder.rglob("*")}
-    return Traces(frozenset(ours), frozenset(files))
+def leftovers(output: Path, limiters: Path, pids: Iterable[int]) -> list[str]:
+    """What runs of this job, of these process ids, left behind: processes, sockets, folders, half files. [] is a pass."""
+    found = []
+    for process in psutil.process_iter(["pid", "name"]):
+        try:
+            ours = process.environ().get("ENGINE_LIMITER_DIR") == str(limiters)
+            if ours and "engine.mock" not in process.cmdline():
+                found.append(f"process {process.info}")
+        except psutil.Error:
+            continue  # it is gone, or nobody's we know
+    temporary = Path(tempfile.gettempdir())
+    found += [str(path) for pid in pids for path in temporary.glob(f"engine-{pid}-*")]
+    found += [str(path) for path in limiters.rglob("*") if path.is_socket() or path.name == "info.json"]
+    expected = {output.name, f"{output.name}.run"}
+    found += [str(path) for path in output.parent.glob(f"*{output.name}*") if path.name not in expected]
+    return found + [str(path) for path in Path(f"{output}.run").iterdir() if path.name not in _STATE_FILES]

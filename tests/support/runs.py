@@ -74,6 +74,10 @@ class Run:
     def summary(self, timeout_s: float = 60.0) -> dict[str, Any]:
         """The summary of a run with ``--json``."""
         self.wait(timeout_s)
+        return self.last_json()
+
+    def last_json(self) -> dict[str, Any]:
+        """What it printed last with ``--json``, once it is over."""
         lines = [line for line in (self.out + "\n" + self.err).splitlines() if line.startswith("{")]
         assert lines, self.err
         found: dict[str, Any] = json.loads(lines[-1])
