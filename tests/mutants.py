@@ -202,6 +202,14 @@ MUTANTS = (
         "if not lane.bit & shut and lane.is_well(now)", "if lane.is_well(now)", "tests/unit/worker/test_routing.py",
     ),
     Mutant(
+        "an endpoint elsewhere inherits the job's key", "endpoints.py",
+        '            merged["api_key_env"] = None\n', "            pass\n", "tests/unit/test_endpoints.py",
+    ),
+    Mutant(
+        "no end of attempts between two endpoints", "worker/execute.py",
+        "        if not self.tried >> lane & 1:\n", "        if True:\n", "tests/unit/worker/test_routing.py",
+    ),
+    Mutant(
         "say a word to the limiter once, though it may be lost", "coordinator/limiting.py",
         "            if now >= self._attach_at:\n", "            if False:\n", "tests/sim -k failed_once",
     ),
@@ -223,7 +231,7 @@ MUTANTS = (
 
 
 def fate(mutant: Mutant) -> str:
-    """killed, survived, or what is wrong with the mutant itself."""
+    """killed, survived, hung (nobody knows then), or what is wrong with the mutant itself."""
     source = (ROOT / "engine" / mutant.file).read_text()
     if source.count(mutant.old) != 1:
         return f"its text is in {mutant.file} {source.count(mutant.old)} times"
@@ -250,14 +258,8 @@ def fate(mutant: Mutant) -> str:
                 command, cwd=folder, env=environment, capture_output=True, timeout=ENOUGH_S, check=False
             )
         except subprocess.TimeoutExpired:
-            return "killed"
+            return "hung"
     return {0: "survived", 1: "killed"}.get(done.returncode, f"pytest ended with {done.returncode}")
-
-
-def _chosen(tests: str) -> list[str]:
-    """``-k NAME`` of a mutant's tests."""
-    _, found, name = tests.partition(" -k ")
-    return ["-k", name] if found else []
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ RPM = 12_000
 LIMITS = tuple(QuotaSettings(kind=kind, rpm=RPM, tolerance=0.1) for kind in ("sliding", "second"))
 ORPHANS_MAX_S = 2.0
 CRASH = Path(__file__).parent.parent / "faults" / "crash"
+PROCS = (3, 5, 2)  # of the first run, the second, the third, and so on again
 VICTIMS = ("worker", "coordinator", "limiter", "all")
 
 
@@ -68,9 +69,7 @@ class Campaign:
         source = write_rows(folder / "in.jsonl", rows)
         self._prompts = [json.loads(line)["text"] for line in source.read_text().splitlines()]
         self.mock = MockProcess(MockSettings(latency=latency, quota=LIMITS, log=True, row_key="prompt"))
-        self._flags = ask_flags(
-            self.mock.base_url, source, self.output, "--procs", "3", "--rpm", str(RPM), *flags
-        )
+        self._flags = ask_flags(self.mock.base_url, source, self.output, "--rpm", str(RPM), *flags)
         self._environment: dict[str, str] = {}
         self._began = time.monotonic()
         self.told = Told(History([], [], 0, None))
@@ -89,7 +88,8 @@ class Campaign:
         environment = dict(self._environment)
         if crash_at:
             environment = {"ENGINE_CRASH_AT": crash_at, "PYTHONPATH": str(CRASH)}
-        self.run = Run(*self._flags, environment=environment)
+        procs = PROCS[(self.told.starts - 1) % len(PROCS)]
+        self.run = Run(*self._flags, "--procs", str(procs), environment=environment)
         self.told.pids.append(self.run.pid)
         return self.run
 
