@@ -49,11 +49,6 @@ def files_with_key(folder: Path) -> list[str]:
     ]
 
 
-def late(request: bytes) -> bytes:
-    time.sleep(0.15)
-    return reply(CHAT)
-
-
 def test_no_command_says_the_key_while_a_run_goes_on_or_after_it(
     tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
 ) -> None:
@@ -65,7 +60,14 @@ def test_no_command_says_the_key_while_a_run_goes_on_or_after_it(
         ("ctl", str(output), "resume"), ("ctl", str(output), "set", "rpm=5000"), ("export", str(output), "-o", "-"),
         ("ctl", str(output), "drain"),
     ]  # fmt: skip
-    with Rogue(late) as rogue:
+    released = threading.Event()
+
+    def answer(request: bytes) -> bytes:
+        if len(rogue.requests) > 12:
+            released.wait(100.0)  # the run goes on for as long as it is asked about
+        return reply(CHAT)
+
+    with Rogue(answer) as rogue:
         flags = ask_flags(
             f"http://127.0.0.1:{rogue.port}/v1",
             source,
@@ -92,6 +94,7 @@ def test_no_command_says_the_key_while_a_run_goes_on_or_after_it(
             if one.wait() < 99
         ]
         codes = [one.wait() for one in done]
+        released.set()
         started.wait()
         again = [Run(*flags, "--explain", environment=environment), Run("doctor", environment=environment)]
         codes += [one.wait() for one in again[:1]]

@@ -52,6 +52,7 @@ def json_bombs(factor: float = 1.0) -> dict[str, bytes]:
         "deep object": b'{"choices":' * 100_000 + b"1" + b"}" * 100_000,
         "deep and unclosed": b"[" * many,
         "deep as the decoder takes": b'{"a":' * 900 + b"1" + b"}" * 900,
+        "deep and unexpected": b'{"b":' * 900 + b"1" + b"}" * 900,
         "deep below the answer": b'{"choices":[{"message":{"content":'
         + b"[" * 100_000
         + b"]" * 100_000
