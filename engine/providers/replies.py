@@ -14,6 +14,7 @@ import msgspec
 
 from engine.core.errors import ErrorKind
 from engine.core.model import UNKNOWN_USAGE, Failure, Reply, Usage
+from engine.core.nesting import ANSWER_NESTING_MAX, is_nested_deeper
 from engine.providers.estimate import TOKENS_MAX
 
 MESSAGE_CHARS_MAX = 500
@@ -42,6 +43,8 @@ def read_json(body: bytes) -> Any | Unreadable:
 
     Numbers that no machine holds come as infinity or as big integers; NaN is accepted where a server writes it.
     """
+    if is_nested_deeper(body, ANSWER_NESTING_MAX):
+        return Unreadable("is nested too deeply")
     try:
         return _decode(body)
     except JSON_ERRORS:

@@ -190,9 +190,10 @@ class Fetcher:
             body = await self._read_rest(content, flight, start)
         if len(body) > self._bytes_max:
             return self._too_large(status)
-        encoding = headers.get(hdrs.CONTENT_ENCODING)
-        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-            return self._inflate(status, headers, body, encoding.strip().lower())
+        if hdrs.CONTENT_ENCODING in headers:
+            encoding = ", ".join(headers.getall(hdrs.CONTENT_ENCODING)).strip().lower()
+            if encoding not in ("", "identity"):
+                return self._inflate(status, headers, body, encoding)
         return Reply(status, headers, body)
 
     async def _read_rest(self, content: aiohttp.StreamReader, flight: Flight, start: float) -> bytes:
@@ -230,7 +231,8 @@ class Fetcher:
                 continue
             if len(plain) > self._bytes_max or machine.unconsumed_tail:
                 return self._too_large(status)
-            if not machine.eof:
+            # Further members are not unpacked: no server sends them, and thousands of small ones cost more than a bomb.
+            if not machine.eof or machine.unused_data:
                 break
             return Reply(status, headers, plain)
         return Failure(ErrorKind.PROTOCOL_ERROR, "the reply's compressed body is damaged", status=status)

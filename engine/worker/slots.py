@@ -8,12 +8,12 @@ Rules of this file:
 import asyncio
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 from engine.core.model import Failure, Reply
+from engine.observe.fault import fault_text
 from engine.worker.execute import RowRun
 from engine.worker.fetch import Fetcher, Flight
 
@@ -78,6 +78,6 @@ def _fault(task: "asyncio.Task[None]") -> None:
         return
     error = task.exception()
     if error is not None:
-        traceback.print_exception(error)
+        sys.stderr.write(fault_text(error))
         sys.stderr.flush()
         os._exit(EXIT_FAULT)

@@ -49,6 +49,21 @@ IMPURE = {
 }
 REVEALS = {"handover.py", "worker/fetch.py", "credentials.py"}
 LINES_MAX = 400
+# What turns bytes into objects of whoever wrote them.
+UNPICKLERS = {
+    "pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "copyreg", "multiprocessing", "yaml", "jsonpickle", "dbm",
+    "imp", "xmlrpc",
+}  # fmt: skip
+DECODERS = {
+    "unpackb",
+    "unpack",
+    "recv",
+    "recv_multipart",
+    "recv_pyobj",
+    "recv_json",
+    "recv_string",
+    "recv_serialized",
+}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -98,11 +113,7 @@ def banned_calls(name: str, tree: ast.Module) -> list[str]:
                     found.append(f"{name}: {keyword.arg}")
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             found.append(f"{name}: a bare except")
-    found += [
-        f"{name} imports {module}"
-        for module in imports(tree)
-        if module.split(".")[0] in ("pickle", "marshal")
-    ]
+    found += [f"{name} imports {module}" for module in imports(tree) if module.split(".")[0] in UNPICKLERS]
     return found
 
 
@@ -137,6 +148,22 @@ def test_nothing_unsafe_is_called() -> None:
     assert [line for name, tree in sources() for line in banned_calls(name, tree)] == []
     for sample in ("eval('1')", "import pickle", "f(shell=True)", "g(verify=False)", "key.reveal()"):
         assert banned_calls("core/x.py", ast.parse(sample)), sample
+
+
+def test_frames_are_received_in_one_place_and_decoded_in_one_as_plain_values() -> None:
+    calls: dict[str, set[str]] = {}
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            called = node.attr if isinstance(node, ast.Attribute) else ""
+            if called in DECODERS:
+                calls.setdefault(called, set()).add(name)
+            if isinstance(node, ast.Call) and called in ("unpackb", "Unpacker"):
+                assert not {keyword.arg for keyword in node.keywords} & {"object_hook", "ext_hook"}, name
+            hooks = (keyword.arg for keyword in getattr(node, "keywords", ()))
+            assert "dec_hook" not in hooks, f"{name}: a hook makes objects of what was sent"
+    assert calls.get("unpackb", set()) <= {"wire/messages.py"}
+    assert calls.pop("recv_multipart") == {"wire/link.py"}
+    assert not [calls[call] for call in calls if call.startswith("recv")]
 
 
 def test_the_environment_is_read_in_four_places() -> None:
