@@ -167,10 +167,10 @@ def design_effect(batches: Sequence[tuple[int, float]], variance: float) -> floa
     """How many samples of one test are worth one independent sample; at least 1.
 
     ``batches`` are (samples, their mean) of stretches of the test, seconds for example; ``variance`` is that of
-    single samples. For a quantile take the share of samples below it, and ``quantile * (1 - quantile)``. Independent
-    samples give means that scatter by variance / samples; the factor by which they
-    scatter more is the effect (batch means; Law, Simulation Modeling and Analysis, 5th edition, 9.5.3). Stretches
-    have to be longer than what disturbs the test; with fewer than ten of them 1 is returned.
+    single samples. Independent samples give means that scatter by variance / samples; the factor by which they
+    scatter more is the effect (batch means; Law, Simulation Modeling and Analysis, 5th edition, 9.5.3). For a
+    quantile take the share of each stretch's samples below it, and ``quantile * (1 - quantile)``. Stretches have
+    to be longer than what disturbs the test; with fewer than ten of them 1 is returned.
     """
     filled = [(count, value) for count, value in batches if count]
     total = sum(count for count, _ in filled)
