@@ -118,7 +118,8 @@ class Histogram:
 
     def buckets(self) -> Iterator[tuple[int, int]]:
         """(index, count) of the buckets that hold something, ascending."""
-        return iter(sorted(self._counts.items()))
+        counts = self._counts
+        return ((index, counts[index]) for index in sorted(counts))
 
     def mean_us(self) -> float:
         """The exact mean; not a number without values."""
