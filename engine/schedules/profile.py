@@ -138,9 +138,8 @@ def parse_ramp(text: str) -> Piece:
     if len(parts) != 3:
         raise UsageError(f"--ramp {text!r} is not like FROM:TO:SECONDS, for example 100:1000:30s.")
     what = f"In --ramp {text!r} the"
-    piece = Piece(
+    return Piece(
         rate_per_s(parts[0], f"{what} rate", zero=True),
         rate_per_s(parts[1], f"{what} rate", zero=True),
         duration_s(parts[2], f"{what} length"),
     )
-    return piece

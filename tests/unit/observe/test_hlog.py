@@ -54,6 +54,14 @@ def test_what_hdrhistogram_writes_is_read_here() -> None:
     assert list(decoded(theirs.encode().decode()).buckets()) == list(ours.buckets())
 
 
+@pytest.mark.parametrize("many", [1, 63, 64, 8_192, 2**40, 2**56, 2**60, 2**62])
+def test_counts_of_every_size_are_those_of_hdrhistogram(many: int) -> None:
+    theirs = HdrHistogram(1, VALUE_US_MAX, 3)
+    theirs.record_value(1_000, many)
+    ((index, count),) = decoded(theirs.encode().decode()).buckets()
+    assert (index, count) == (1_000, many)
+
+
 def test_a_histogram_of_another_unit_is_refused() -> None:
     nanoseconds = HdrHistogram(1_000, VALUE_US_MAX, 3)
     nanoseconds.record_value(5_000)

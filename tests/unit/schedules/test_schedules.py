@@ -4,13 +4,16 @@ import math
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from itertools import islice, pairwise
+from random import Random
 
 import msgspec
 import pytest
 
 from engine.core.errors import UsageError
 from engine.schedules import ARRIVALS, Schedule, arrivals, length_s, numbered_arrivals, process_of
+from engine.schedules.gamma import gaps
 from engine.schedules.profile import Piece, Profile, steady
 from engine.schedules.trace import from_stamps
 
@@ -88,6 +91,24 @@ def test_the_gaps_of_gamma_vary_as_much_as_burstiness_says(burstiness: float) ->
     assert mean == pytest.approx(1 / 50, rel=0.02)
     assert variation == pytest.approx(1 / burstiness, rel=0.04)
     assert abs(correlation) < 4 / math.sqrt(150_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "distribution"),
+    [
+        (0.5, lambda x: math.erf(math.sqrt(x / 2))),
+        (1.0, lambda x: -math.expm1(-x)),
+        (4.0, lambda x: 1 - math.exp(-4 * x) * sum((4 * x) ** n / math.factorial(n) for n in range(4))),
+    ],
+)
+def test_the_gaps_of_gamma_have_its_distribution(
+    shape: float, distribution: Callable[[float], float]
+) -> None:
+    many = 60_000
+    drawn = sorted(islice(gaps(Random(5), shape), many))
+    furthest = max(abs(distribution(x) - (place + 0.5) / many) for place, x in enumerate(drawn))
+    assert furthest < 1.63 / math.sqrt(many)  # Kolmogorov: 1 % of samples are further off
 
 
 @pytest.mark.parametrize("workers", WORKERS)
