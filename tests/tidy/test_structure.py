@@ -12,19 +12,23 @@ from engine.core.errors import POLICY, ErrorKind
 from engine.formats import FORMATS
 from engine.launchers import LAUNCHERS
 from engine.providers import PROVIDERS
+from engine.schedules import ARRIVALS
 from engine.steps import STEPS
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
 FLOORS = {
-    "core": 1, "credentials": 1, "launchers": 1, "mock": 1,
+    "core": 1, "credentials": 1, "launchers": 1, "mock": 1, "schedules": 1,
     "config": 2, "wire": 2, "providers": 2, "formats": 2, "store": 2,
     "settingtable": 2, "vocabulary": 2,
     "steps": 3, "limiter": 3, "observe": 3, "source": 3, "sink": 3, "endpoints": 3, "settings": 4, "handover": 3,
     "worker": 4, "coordinator": 4, "cli": 6, "__main__": 7, "__init__": 0,
 }  # fmt: skip
 # Neighbours on one floor that may see each other, and why.
-ALLOWED = {("mock", "launchers")}  # the mock is started like any other child
+ALLOWED = {
+    ("mock", "launchers"),  # the mock is started like any other child
+    ("schedules", "core"),  # refusals and quantities; both floors are pure
+}
 HOMES = {
     "aiohttp": {"worker/fetch.py", "worker/connections.py"},
     "zmq": {"wire/link.py"},
@@ -184,6 +188,7 @@ def test_the_environment_is_read_in_four_places() -> None:
         ("formats", FORMATS, None),
         ("steps", STEPS, None),
         ("launchers", LAUNCHERS, None),
+        ("schedules", ARRIVALS, None),
     ],
 )
 def test_every_entry_of_a_table_is_there(folder: str, table: dict[str, str], helpers: None) -> None:
