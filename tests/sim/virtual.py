@@ -8,13 +8,14 @@ Rules of this file:
 
 import asyncio
 import contextvars
-import selectors
+import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 START_S = 1_000.0  # the virtual clock's first moment
+RESOLUTION_S = 1e-9  # what asyncio takes for one moment
 
 
 class Gone(Exception):
@@ -35,7 +36,7 @@ class Process:
     is_stopped: bool = False
     outlives_kill: bool = False  # while it is stopped a kill is believed to have worked, and has not
     believed: int | None = None  # the exit code that its parent was told
-    missed: list[tuple[Any, ...]] = field(default_factory=list)
+    missed: list["_Handle"] = field(default_factory=list)
 
     @property
     def is_dead(self) -> bool:
@@ -45,12 +46,11 @@ class Process:
         """SIGSTOP."""
         self.is_stopped = True
 
-    def go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+    def go_on(self, loop: "Loop") -> None:
         """SIGCONT: all that came meanwhile is done now."""
         self.is_stopped = False
         missed, self.missed = self.missed, []
-        for context, callback, arguments in missed:
-            loop.call_soon(callback, *arguments, context=context)
+        loop.now_do(missed)
 
     # --- as launchers.local.Process -------------------------------------------------------------------------
 
@@ -85,40 +85,70 @@ PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
 OUTSIDE = Process(1, "world")
 
 
-class _Selector(selectors.SelectSelector):
-    """Waits in virtual time, and raises Stuck where that would be for ever or beyond ``ends_at``."""
+class _Handle(asyncio.TimerHandle):
+    """A callback, of a process."""
 
-    now = START_S
-    ends_at = START_S
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise Stuck("nothing is scheduled any more")
-        if timeout > 0.0:
-            self.now += timeout
-            if self.now > self.ends_at:
-                raise Stuck(f"not over after {self.ends_at - START_S:g} virtual seconds")
-        return []
+    __slots__ = ("process",)
+    process: Process
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time, for many processes."""
+    """An event loop in virtual time, for many processes. Later than ``ends_at`` it raises Stuck.
+
+    asyncio's own loop would do: this one leaves out the selector, and compares times instead of handles.
+    """
 
     def __init__(self, trouble: Callable[[str], None]) -> None:
-        self.clock = _Selector()
+        self.now = self.ends_at = START_S
+        self._due: list[tuple[float, _Handle]] = []  # a heap
+        self._at_once: deque[_Handle] = deque()
         self._trouble = trouble
-        super().__init__(self.clock)
+        super().__init__()
 
     def time(self) -> float:
-        return self.clock.now
+        return self.now
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        process = PROCESS.get(OUTSIDE) if context is None else context.get(PROCESS, OUTSIDE)
-        return super().call_soon(partial(_if_alive, process, callback), *args, context=context)
+        handle = _Handle(self.now, callback, args, self, context)
+        handle.process = PROCESS.get(OUTSIDE) if context is None else context.get(PROCESS, OUTSIDE)
+        self._at_once.append(handle)
+        return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        process = PROCESS.get(OUTSIDE) if context is None else context.get(PROCESS, OUTSIDE)
-        return super().call_at(when, partial(_if_alive, process, callback), *args, context=context)
+        handle = _Handle(when, callback, args, self, context)
+        handle.process = PROCESS.get(OUTSIDE) if context is None else context.get(PROCESS, OUTSIDE)
+        heapq.heappush(self._due, (when, handle))
+        return handle
+
+    def now_do(self, handles: "list[_Handle]") -> None:
+        """These are due."""
+        self._at_once.extend(handles)
+
+    def _timer_handle_cancelled(self, handle: object) -> None:
+        """It is left out when its time has come."""
+
+    def _run_once(self) -> None:
+        due, at_once = self._due, self._at_once
+        while due and due[0][1].cancelled():
+            heapq.heappop(due)
+        if not at_once:
+            if not due:
+                raise Stuck("nothing is scheduled any more")
+            self.now = max(self.now, due[0][0])
+            if self.now > self.ends_at:
+                raise Stuck(f"not over after {self.ends_at - START_S:g} virtual seconds")
+        until = self.now + RESOLUTION_S
+        while due and due[0][0] < until:
+            at_once.append(heapq.heappop(due)[1])
+        for _ in range(len(at_once)):
+            handle = at_once.popleft()
+            process = handle.process
+            if process.code is not None or handle.cancelled():
+                continue
+            if process.is_stopped:
+                process.missed.append(handle)
+            else:
+                handle._run()
 
     def _check_closed(self) -> None:
         """The dead are cleared away after the end, and what they would still do is nothing."""
@@ -142,12 +172,3 @@ class Loop(asyncio.SelectorEventLoop):
         # The dead leave tasks behind that never run again; Python remarks on it when it clears them away.
         if not isinstance(error, Gone) and "was destroyed" not in context.get("message", ""):
             self._trouble(f"{PROCESS.get(OUTSIDE).role}: {context.get('message')}: {error!r}")
-
-
-def _if_alive(process: Process, callback: Callable[..., Any], *args: Any) -> None:
-    if process.code is not None:
-        return
-    if process.is_stopped:
-        process.missed.append((contextvars.copy_context(), callback, args))
-        return
-    callback(*args)

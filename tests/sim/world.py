@@ -220,7 +220,7 @@ class World:
             loop.call_later(freeze.at, self.freeze, freeze)
         for at, words in shape.words:
             loop.call_later(at, self.say, words)
-        loop.clock.ends_at = START_S + shape.calm_s + shape.ends_in_s
+        loop.ends_at = START_S + shape.calm_s + shape.ends_in_s
         try:
             loop.run_until_complete(self._until_done())
         except Stuck as stuck:
