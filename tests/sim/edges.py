@@ -7,6 +7,7 @@ Rules of this file:
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from engine.coordinator.session import Session
 from engine.core.ledger import LedgerRow
 from engine.handover import decode_handover
 from engine.limiter.server import LimiterServer, LimiterSettings
+from engine.steps.template import Template
 from engine.worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -78,6 +80,12 @@ class Launcher:
         return world.begin("limiter", lambda: LimiterServer(limiter).run(), world.random.uniform(0.02, 0.1))
 
 
+@cache
+def _template(text: str, **settings: Any) -> Template:
+    """One for all processes of all worlds: a template never changes, and to compile it takes milliseconds."""
+    return Template(text, **settings)
+
+
 @contextmanager
 def scripted(world: "World") -> Iterator[None]:
     """The engine between this world's edges."""
@@ -117,6 +125,7 @@ def _edges(world: "World") -> Iterator[tuple[str, Any]]:
     seeded = SimpleNamespace(Random=lambda: Random(world.random.random()))
     yield "engine.worker.loop.random", seeded
     yield "engine.limiter.server.random", seeded
+    yield "engine.steps.ask.Template", _template
     yield "time.monotonic", now
     yield "os.getpid", lambda: PROCESS.get(OUTSIDE).pid
     yield "os._exit", leave

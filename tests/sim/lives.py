@@ -4,6 +4,7 @@ Rules of this file:
 1. A failure names the command that lives the same world again: ``python tests/sim/lives.py SEED KIND``.
 """
 
+import gc
 import shutil
 import sys
 import tempfile
@@ -22,9 +23,11 @@ _MEMORY = Path("/dev/shm")  # the registry's few files, where files cost nothing
 def lived(seed: int, kind: str, **changes: Any) -> World:
     """One world, lived to its end."""
     folder = Path(tempfile.mkdtemp(prefix="sim-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    gc.disable()  # a world is small, and most of it lives to its end
     try:
         return simulate(seed, folder, kind=kind, **changes)
     finally:
+        gc.enable()
         shutil.rmtree(folder, ignore_errors=True)
 
 
