@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine.coordinator.ended import Ended
-from engine.core.errors import STREAK, ErrorKind, ExitCode, StoreFailure
+from engine.core.errors import ErrorKind, ExitCode, StoreFailure
 from engine.core.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class Checks:
         rows = range(shape.rows)
         killed = sum(process.role == "worker" and process.poll() == -9 for process in world.processes)
         allowed = {ErrorKind.POISON.value} if killed >= POISON_DEATHS else set()
-        unsettled = [kind for _, kind, _ in outcomes.values() if kind == ErrorKind.UNAUTHORISED]
-        if shape.is_refused and len(unsettled) < STREAK:
+        if shape.is_refused:
             allowed.add(ErrorKind.UNAUTHORISED)
         full: dict[str, int] = {}
         for server in world.servers.values():
@@ -73,7 +72,7 @@ class Checks:
             "finished twice": world.disk.twice,
             "acknowledged and lost": sorted(world.disk.acknowledged - outcomes.keys()),
             # A row that was alone with three workers when they died is poison, as promised, also where chance killed them;
-            # refusals of the key that were too few to stop the run are failures of their rows at its end.
+            # refusals of the key that are too few to stop the run, or have successes between them, are failures of their rows.
             "not ok": [
                 (row, kind) for row, (ok, kind, _) in outcomes.items() if not ok and kind not in allowed
             ],
