@@ -109,7 +109,7 @@ class _Runner:
         ended = uvloop.run(self._serve())
         if ended.error is not None:
             raise ended.error
-        if ended.whole and not ended.reason and store is not None:
+        if ended.whole and store is not None:
             # With --rows an earlier run may have done more of them.
             store.set_total_rows(max(ended.rows_read, store.counts().rows))
             if self._plan.out is None:
