@@ -379,7 +379,7 @@ class Fetcher:
     async def close(self) -> None:
         pass
 
-    async def send(self, call: Call, key: str, flight: object) -> Reply | Failure:
+    async def send(self, call: Call, key: str, flight: object, *, anew: bool = False) -> Reply | Failure:
         world, random = self.world, self.world.random
         await asyncio.sleep(random.uniform(0.0005, 0.003))
         assert call.body is not None
@@ -398,7 +398,7 @@ class Fetcher:
             return Failure(ErrorKind.RATE_LIMITED, "too many", wait_s=wait_s, status=429)
         if luck < 0.17:
             return Failure(ErrorKind.SERVER_ERROR, "500", status=500)
-        if luck < 0.19:
+        if luck < 0.19 and not anew:
             return Failure(ErrorKind.STALE_KEEPALIVE, "stale")
         world.server.full[text] = world.server.full.get(text, 0) + 1
         body = {"model": "m", "choices": [{"message": {"content": f"answer to {text}"}, "finish_reason": "stop"}],
