@@ -269,7 +269,7 @@ def old_protocol() -> ssl.SSLContext:
     return context
 
 
-YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 UNTRUSTED: dict[str, Callable[[], ssl.SSLContext]] = {
     "expired": lambda: certified(CA.issue_cert("localhost", not_after=YESTERDAY)),
     "of a stranger": lambda: certified(STRANGER.issue_cert("localhost")),
@@ -363,7 +363,9 @@ def test_a_handshake_that_stalls_is_cut_off_in_time_and_was_told_nothing(
         for one in kept:
             one.close()
     late_s = max(one["_latency_ms"] / 1000 - CUT_OFF_S for one in read_output(tmp_path / "out.jsonl"))
-    scorecard.add("bounded in time", "a stalled handshake", rows, int(late_s > LATE_S), late_s=round(late_s, 3))
+    scorecard.add(
+        "bounded in time", "a stalled handshake", rows, int(late_s > LATE_S), late_s=round(late_s, 3)
+    )
     told_it = [said for said in heard if CANARY.encode() in said or b"POST" in said or b"row" in said]
     scorecard.add("secrets stay put", "TLS: stalled handshake", len(heard), len(told_it))
     assert len(heard) >= rows

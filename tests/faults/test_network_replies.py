@@ -226,7 +226,14 @@ class Peak:
 
 
 def judged(
-    folder: Path, server: Rogue, rows: int, scorecard: Scorecard, allowed: set[str], *, what: str, retries: int = 2
+    folder: Path,
+    server: Rogue,
+    rows: int,
+    scorecard: Scorecard,
+    allowed: set[str],
+    *,
+    what: str,
+    retries: int = 2,
 ) -> dict[str, Any]:
     """Run ``rows`` rows through a server; everything that must hold whatever it does is asserted here."""
     source, output = write_rows(folder / "in.jsonl", rows), folder / "out.jsonl"

@@ -150,7 +150,9 @@ class Rogue:
     def _run(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
-        loop.set_exception_handler(lambda loop, context: None)  # handshakes that fail are the client's to tell
+        loop.set_exception_handler(
+            lambda loop, context: None
+        )  # handshakes that fail are the client's to tell
         listener = self._listener or socket.create_server(("127.0.0.1", 0))
         server = loop.run_until_complete(
             asyncio.start_server(self._serve, sock=listener, ssl=self._tls, backlog=1024)
@@ -178,7 +180,13 @@ class Rogue:
             nth = 1
             while await self._exchange(reader, writer, number, nth):
                 nth += 1
-        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
+        except (
+            ConnectionError,
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            asyncio.CancelledError,
+            ssl.SSLError,
+        ):
             pass
         finally:
             self._open.discard(task)
