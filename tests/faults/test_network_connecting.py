@@ -156,7 +156,7 @@ def test_a_name_that_never_resolves_ends_the_run_in_time_and_leaves_it_fit_to_go
 
 
 def test_a_port_that_opens_late_costs_no_row_and_no_restart(tmp_path: Path, scorecard: Scorecard) -> None:
-    rows, port = 10, free_port()
+    rows, port = 6, free_port()
     started = start(f"http://127.0.0.1:{port}/v1", tmp_path, rows)
     until(lambda: (read_live(tmp_path / "out.jsonl.run") or {}).get("requests", 0) >= 2)
     with MockProcess(MockSettings(port=port, latency="20ms", log=True, row_key="prompt")) as mock:
@@ -224,7 +224,7 @@ def test_calls_into_a_black_hole_are_cut_off_in_time(tmp_path: Path, scorecard: 
     rows = 16
     with black_hole() as listener:
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        flags = ("--timeout", f"{CUT_OFF_S:g}", "--retries", "1", "--meta")
+        flags = ("--timeout", f"{CUT_OFF_S:g}", "--retries", "0", "--meta")
         started = start(base_url, tmp_path, rows, *flags)
         until(lambda: is_stuck(started))
         summary = started.summary()
@@ -232,7 +232,7 @@ def test_calls_into_a_black_hole_are_cut_off_in_time(tmp_path: Path, scorecard: 
     late = sum(not 0.0 <= one < LATE_S for one in late_s)
     scorecard.add("bounded in time", "a black hole", rows, late, p99_late_s=round(late_s[-1], 3))
     assert summary["failures"] == {"timeout": rows}
-    assert summary["requests"] <= 2 * rows
+    assert summary["requests"] <= rows
     assert not late
 
 
@@ -307,7 +307,7 @@ def test_a_server_that_cannot_prove_its_name_gets_no_byte_of_a_request(
 def test_one_server_of_many_with_a_bad_certificate_gets_nothing_and_the_others_all(
     tmp_path: Path, ca_file: str, percent: int, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
-    if percent != 10 and pytestconfig.getoption("--trials") == "quick":
+    if pytestconfig.getoption("--trials") == "quick":
         pytest.skip("in the nightly set")
     rows, every = 120, 100 // percent
     good, bad = certified(CA.issue_cert("localhost")), UNTRUSTED["of a stranger"]()
@@ -335,7 +335,7 @@ def test_one_server_of_many_with_a_bad_certificate_gets_nothing_and_the_others_a
 def test_a_handshake_that_stalls_is_cut_off_in_time_and_was_told_nothing(
     tmp_path: Path, ca_file: str, scorecard: Scorecard
 ) -> None:
-    rows = 24
+    rows = 16
     heard: list[bytes] = []
     kept: list[socket.socket] = []
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -354,7 +354,7 @@ def test_a_handshake_that_stalls_is_cut_off_in_time_and_was_told_nothing(
     thread.start()
     try:
         base_url = f"https://localhost:{listener.getsockname()[1]}/v1"
-        flags = ("--timeout", f"{CUT_OFF_S:g}", "--retries", "1", "--meta", "--ca-file", ca_file)
+        flags = ("--timeout", f"{CUT_OFF_S:g}", "--retries", "0", "--meta", "--ca-file", ca_file)
         summary = start(base_url, tmp_path, rows, *flags).summary()
     finally:
         listener.shutdown(socket.SHUT_RDWR)

@@ -344,7 +344,7 @@ def test_a_reply_that_comes_after_a_pause_is_nobodys_answer(tmp_path: Path, scor
 
 
 def test_rows_beside_slow_replies_go_on_at_their_pace(tmp_path: Path, scorecard: Scorecard) -> None:
-    rows, timeout_s = 300, 4.0
+    rows, timeout_s = 300, 3.0
 
     def last_good_s(folder: Path, strike: Strike, match: str) -> tuple[float, int]:
         """Seconds from the first request to the last right reply of a row that is not slow; and how many were slow."""
