@@ -249,7 +249,7 @@ MUTANTS = (
         "tests/unit/coordinator/test_supervise.py",
     ),
     Mutant(
-        "go on after refused keys", "coordinator/stops.py", "            if len(self._held) >= STREAK:\n", "            if False:\n",  # noqa: E501
+        "go on after refused keys", "coordinator/stops.py", "            if self._streak >= STREAK:\n", "            if False:\n",
         "tests/unit/coordinator/test_stops.py",
     ),
 )  # fmt: skip

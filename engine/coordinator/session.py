@@ -232,7 +232,7 @@ class Session:
             held = self._ledger.finish(child.key, line.lease, line.row)
             if held is None:
                 continue
-            rows.extend(self._stops.judge(outcome_row(line, held.digest)))
+            rows.extend(self._stops.judge(outcome_row(line, held.digest), now))
         if rows:
             self._commits.finished(rows)
         self._leasing.wants(child, message.want)

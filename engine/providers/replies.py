@@ -123,11 +123,12 @@ def name_in(value: Any) -> str:
 
 
 def count(value: Any) -> int:
-    """A token count as a reply states it, cut to TOKENS_MAX; -1 for anything that is none."""
-    if type(value) is int:
-        return min(value, TOKENS_MAX) if value >= 0 else -1
-    if type(value) is float and value >= 0.0:  # not nan
-        return int(min(value, TOKENS_MAX))
+    """A token count as a reply states it; -1 for anything that is none. No call has more than TOKENS_MAX.
+
+    One that says so is not believed at all: cut to anything, it would still shut a quota for a minute.
+    """
+    if type(value) in (int, float) and 0 <= value <= TOKENS_MAX:  # not nan
+        return int(value)
     return -1
 
 

@@ -22,6 +22,7 @@ from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 from yarl import URL
@@ -32,6 +33,7 @@ KEEPALIVE_S: Final = 30.0  # shorter than most servers' and gateways' own (nginx
 DNS_CACHE_S: Final = 60
 HEADER_LINE_BYTES_MAX: Final = 64 * 1024
 HEADERS_MAX: Final = 256
+NOTES_MAX: Final = 100  # 1xx replies before the final one; a server may send any number (RFC 9110, 15.2)
 BUFFER_BYTES: Final = 64 * 1024  # of a body, before the server is made to wait
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # time-outs are the fetcher's sweep
 
@@ -86,7 +88,7 @@ class Channel:
     async def reply(self) -> tuple[RawResponseMessage, StreamReader]:
         """The head of the final reply, and its body to be read. Raises what aiohttp raises."""
         read = self._protocol.read
-        while True:
+        for _ in range(NOTES_MAX + 1):
             try:
                 message, content = await read()
             except aiohttp.EofStream:
@@ -94,6 +96,7 @@ class Channel:
             # 1xx are notes on the way (RFC 9110, 15.2); 101 would be another protocol.
             if not 100 <= message.code < 200 or message.code == 101:
                 return message, content
+        raise BadHttpMessage(f"more than {NOTES_MAX} notes on the way to a reply")
 
     def close(self) -> None:
         """Close it."""

@@ -110,8 +110,11 @@ class Fetcher:
         """Close all connections."""
         await self._connections.close()
 
-    async def send(self, call: Call, key: str, flight: Flight) -> Reply | Failure:
-        """Send ``call`` once, with ``key`` as its Idempotency-Key. Never raises for what the network does."""
+    async def send(self, call: Call, key: str, flight: Flight, *, anew: bool = False) -> Reply | Failure:
+        """Send ``call`` once, with ``key`` as its Idempotency-Key. Never raises for what the network does.
+
+        ``anew``: on a new connection, be there others or not.
+        """
         target = self._last_target
         if call.url is not self._last_url:
             refused = self._aim(call.url)
@@ -124,7 +127,7 @@ class Fetcher:
             return Failure(ErrorKind.BAD_REQUEST, f"the request cannot be sent: {error}")
         start = self._loop.time()
         flight.expired = False
-        channel = self._connections.take()
+        channel = None if anew else self._connections.take()
         try:
             if channel is None:
                 flight.stage = "connection"

@@ -67,7 +67,8 @@ class Slots:
                 await waiter
                 continue
             started = time()
-            result = await send(run.call, run.key, slot)
+            # Where one idle connection turned out to be closed, the next one may be, too.
+            result = await send(run.call, run.key, slot, anew=run.stale > 0)
             slot.run = None
             self._idle.append(slot)
             self._on_landed(run, result, started)

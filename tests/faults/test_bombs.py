@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bombs import MB, deflated, gzipped, json_bombs, members, packed, zlibbed
-from rogue import Rogue, reply
+from literal import Rogue, reply
 from runs import Run, ask_flags, read_rows
 from scorecard import Scorecard
 

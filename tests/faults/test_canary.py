@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from rogue import Rogue, reply
+from literal import Rogue, reply
 from runs import Run, ask_flags, read_rows, until, write_rows
 from scorecard import Scorecard
 

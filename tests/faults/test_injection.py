@@ -16,7 +16,7 @@ import psutil
 import pytest
 import zmq
 from hostile import VALUES
-from rogue import Rogue, reply
+from literal import Rogue, reply
 from runs import Run, ask_flags, read_rows, until, write_rows
 from scorecard import Scorecard
 from watch import Watch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from rogue import Rogue, reply
+from literal import Rogue, reply
 from runs import Run, read_rows
 from scorecard import Scorecard
 from watch import Watch

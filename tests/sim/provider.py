@@ -126,7 +126,7 @@ class Fetcher:
     async def close(self) -> None:
         pass
 
-    async def send(self, call: Call, key: str, flight: object) -> Reply | Failure:
+    async def send(self, call: Call, key: str, flight: object, *, anew: bool = False) -> Reply | Failure:
         world = self.world
         assert call.body is not None
         text = msgspec.json.decode(call.body)["messages"][0]["content"]
@@ -150,7 +150,7 @@ def _settle(answered: "asyncio.Future[Reply | Failure]", result: Reply | Failure
 class NearFetcher(Fetcher):
     """The one of the first world: a call whose worker dies before its answer is not answered."""
 
-    async def send(self, call: Call, key: str, flight: object) -> Reply | Failure:
+    async def send(self, call: Call, key: str, flight: object, *, anew: bool = False) -> Reply | Failure:
         world, random, server = self.world, self.world.random, self.server
         await asyncio.sleep(random.uniform(0.0005, 0.003))
         assert call.body is not None
