@@ -28,6 +28,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--scorecard", default="", help="a folder for the counts of tests/faults")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the quick set there is nothing marked ``nightly``, and of what is marked ``quick(name=values)`` only that."""
+    if config.getoption("--trials") != "quick":
+        return
+    for item in items:
+        few = item.get_closest_marker("quick")
+        chosen = {} if few is None else few.kwargs
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        is_left_out = any(parameters[name] not in values for name, values in chosen.items())
+        if is_left_out or item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="in the nightly set"))
+
+
 @pytest.fixture(scope="session")
 def scorecard(pytestconfig: pytest.Config) -> Scorecard:
     """Where a campaign's test counts its trials."""

@@ -38,6 +38,7 @@ POINTS = (
     "engine.limiter.desk:Desk.give:after",
     "engine.limiter.desk:Desk.need:before",
 )
+QUICK_POINTS = [POINTS[at] for at in (0, 3, 6, 10, 13)]
 
 
 def test_any_process_may_die_at_any_instant(
@@ -53,13 +54,12 @@ def test_any_process_may_die_at_any_instant(
     assert kills >= 3, told.kills
 
 
+@pytest.mark.quick(k=[1], point=QUICK_POINTS)
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
 def test_death_at_a_named_point_costs_no_row(
-    tmp_path: Path, limiter_dir: Path, point: str, k: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, limiter_dir: Path, point: str, k: int, scorecard: Scorecard
 ) -> None:
-    if k > 1 and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     if k > 1 and ("sink" in point or "finish" in point):
         pytest.skip("happens once in a run")
     marker = tmp_path / "died"
@@ -75,11 +75,10 @@ def test_death_at_a_named_point_costs_no_row(
     assert not wrong, wrong
 
 
+@pytest.mark.nightly
 def test_a_coordinator_that_has_buried_many_workers_holds_no_more_than_before(
-    tmp_path: Path, limiter_dir: Path, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     with Campaign(tmp_path, limiter_dir, 50_000) as campaign:
         coordinator = psutil.Process(campaign.run.pid)
 
