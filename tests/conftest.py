@@ -3,7 +3,7 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,8 +41,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="in the nightly set"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put a test that failed on the scorecard: it may have ended before it counted anything."""
+    report = yield
+    if report.failed:
+        _scorecard_of(item.config).failed(item.nodeid)
+    return report
+
+
+def _scorecard_of(config: pytest.Config) -> Scorecard:
+    folder = config.getoption("--scorecard")
+    return Scorecard(Path(folder) if folder else None)
+
+
 @pytest.fixture(scope="session")
 def scorecard(pytestconfig: pytest.Config) -> Scorecard:
     """Where a campaign's test counts its trials."""
-    folder = pytestconfig.getoption("--scorecard")
-    return Scorecard(Path(folder) if folder else None)
+    return _scorecard_of(pytestconfig)
