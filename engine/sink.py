@@ -79,10 +79,10 @@ def publish(
     Raises StoreFailure when the disk does not take it; the name is untouched then.
     """
     path = Path(os.path.realpath(output))
-    _forget_abandoned(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     kind = format_named(format_name)
     try:
+        _forget_abandoned(path)
         with _create(temporary) as file:
             mode = _private(file, path)
             zipped = kind.text and output.lower().endswith(".gz")
