@@ -17,6 +17,7 @@ _NO_ACCESS = "Look whether the folder is still there and may be read and written
 
 # By primary result code, SQLite's documentation: "Result and Error Codes".
 _ADVICE: dict[int, str] = {
+    1: _DAMAGED,  # ERROR: a statement does not fit the tables, and it is the tables that are in a file
     3: _NO_ACCESS,  # PERM
     5: "Another program has the file open and locked: end it, then give the same command again.",  # BUSY
     8: f"{_STAYS}: make the folder writable, then give the same command again.",  # READONLY

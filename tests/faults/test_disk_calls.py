@@ -26,6 +26,7 @@ CALLS = {  # the kernel's call, its error, which of them in the quick set
     "an output or a folder that cannot be made durable": ("fsync", "EIO", (3,)),
     "a disk without room": ("pwrite64", "ENOSPC", (20,)),
     "a disk that fails": ("pwrite64", "EIO", ()),
+    "a disk that became read-only": ("openat,pwrite64", "EROFS", (8, 30)),
     "an output that may not take its name": ("rename,renameat,renameat2", "EACCES", (1,)),
     "no more open files": ("open,openat", "EMFILE", (5,)),
 }

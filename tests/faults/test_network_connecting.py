@@ -120,6 +120,23 @@ def test_a_name_that_resolves_now_and_then_costs_no_row(
     assert seen(names, "nxdomain") >= 1
 
 
+def test_rows_fail_by_the_name_that_does_not_resolve_and_are_well_once_it_does(
+    tmp_path: Path, names: Path, scorecard: Scorecard
+) -> None:
+    rows = 20
+    told(names, "nxdomain")
+    with MockProcess(MockSettings(log=True, row_key="prompt")) as mock:
+        base_url = f"http://endpoint.test:{mock.port}/v1"
+        first = start(base_url, tmp_path, rows, "--retries", "0", names=names).summary()
+        assert mock.stats()["requests"] == 0
+        told(names, "ok")
+        second = start(base_url, tmp_path, rows, "--retry-failed", names=names).summary()
+        found = judged(scorecard, mock, tmp_path, rows, "a name that did not resolve")
+    assert (first["exit_code"], first["failures"]) == (1, {"dns": rows})
+    assert not found
+    assert second["ok"] == rows
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["nxdomain", "servfail", "timeout"])
 def test_a_name_that_never_resolves_ends_the_run_in_time_and_leaves_it_fit_to_go_on(

@@ -17,6 +17,7 @@ import pytest
 import zmq
 from hostile import mangle
 from runs import Run, ask_flags, read_rows, until, write_rows
+from samples import samples
 from scorecard import Scorecard
 
 from engine.core.quota import Rates
@@ -132,7 +133,7 @@ def test_frames_that_nobody_of_ours_sent_change_nothing(
         Hello("wrong", 0, os.getpid()), Hello("", 0, 1), Control("wrong", ["drain"]), Control("", ["set", "rpm=1"]), Close(),
         Drain(),
         Outcomes([], [], 0, 10_000), Join("wrong", 1, 0, 1, 0, 10**9), Attach("wrong", 1, "x", Rates(1), 100.0),
-        Need(0, [10**9] * 100, -(10**9)), Throttled(1e9, 10**9),
+        Need(0, [10**9] * 100, -(10**9)), Throttled(1e9, 10**9), *samples(),
     ]  # fmt: skip
     with MockProcess(MockSettings(latency="50ms")) as mock:
         started = Run(*ask_flags(mock.base_url, source, output, "--rpm", "12000", "--procs", "2"))

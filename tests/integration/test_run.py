@@ -170,16 +170,20 @@ def test_what_cannot_pass_is_not_retried_and_keeps_its_place(tmp_path: Path) -> 
     assert records[9]["_error"].startswith("content_refused: ")
 
 
-@pytest.mark.parametrize(("fault", "code"), [("401", 3), ("insufficient_quota", 3), ("404", 3)])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("401", "unauthorised"), ("insufficient_quota", "quota_exhausted"), ("404", "not_found")],
+)
 def test_a_refused_key_a_spent_quota_or_a_wrong_model_stops_the_run_with_open_rows(
-    tmp_path: Path, fault: str, code: int
+    tmp_path: Path, fault: str, kind: str
 ) -> None:
     source, output = write_rows(tmp_path / "in.jsonl", 200), tmp_path / "out.jsonl"
     with MockProcess(MockSettings(faults=(parse_fault(fault),))) as mock:
         flags = ask_flags(mock.base_url, source, output, "--procs", "2")
         started = Run(*flags)
         summary = started.summary()
-        assert started.wait() == code
+        assert summary["exit_code"] == 3
+        assert f"({kind})" in started.out
         assert (summary["ok"], summary["failed"]) == (0, 0)
         assert mock.stats()["requests"] <= 40  # sixteen at once, until five were refused
         mock.control({"faults": []})

@@ -53,6 +53,22 @@ IMPURE = {
 }
 REVEALS = {"handover.py", "worker/fetch.py", "credentials.py"}
 LINES_MAX = 400
+WALL_CLOCKS = {
+    "time.time",
+    "time.time_ns",
+    "datetime.now",
+    "datetime.utcnow",
+}  # they jump; waits and limits never ask them
+MAY_ASK_THE_WALL_CLOCK = {
+    "observe/log.py",  # a line of the log says when, for people
+    "limiter/registry.py",  # the age of a folder: file systems keep wall-clock times
+    "mock/brain.py",  # one provider states its resets as dates
+}
+PRODUCED_BY_WHOLE_RUNS = ("faults", "integration")
+PRODUCED_ELSEWHERE = {
+    ErrorKind.RATE_LIMITED,  # ends no row: its tries are free and without an end; runs count it as ``throttled``
+    ErrorKind.STORE_FAILURE,  # ends a run and no row, and its name is not shown: exit 5, see faults/test_disk.py
+}
 # What turns bytes into objects of whoever wrote them.
 UNPICKLERS = {
     "pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "copyreg", "multiprocessing", "yaml", "jsonpickle", "dbm",
@@ -148,6 +164,38 @@ def test_every_package_of_weight_has_one_home(package: str) -> None:
     assert users <= HOMES[package], users
 
 
+def clocks_asked(tree: ast.Module) -> set[str]:
+    """The wall clocks a module asks, by the names they have at home, however they were imported."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            first, dot, rest = ast.unparse(node).partition(".")
+            whole = names.get(first, "") + dot + rest
+            found.add(whole.replace("datetime.datetime", "datetime"))
+    return found & WALL_CLOCKS
+
+
+def test_the_wall_clock_is_asked_in_few_places_and_for_no_wait() -> None:
+    users = {name for name, tree in sources() if clocks_asked(tree)}
+    assert users == MAY_ASK_THE_WALL_CLOCK
+    for sample in (
+        "import time\ntime.time()",
+        "import time as t\nt.time_ns()",
+        "from time import time\ntime()",
+        "from time import time as now\nf(clock=now)",
+        "from datetime import datetime\ndatetime.now(UTC)",
+        "import datetime\ndatetime.datetime.utcnow()",
+    ):
+        assert clocks_asked(ast.parse(sample)), sample
+    assert not clocks_asked(ast.parse("import time\ntime.monotonic()\nself.loop.time()"))
+
+
 def test_nothing_unsafe_is_called() -> None:
     assert [line for name, tree in sources() for line in banned_calls(name, tree)] == []
     for sample in ("eval('1')", "import pickle", "f(shell=True)", "g(verify=False)", "key.reveal()"):
@@ -201,6 +249,18 @@ def test_every_entry_of_a_table_is_there(folder: str, table: dict[str, str], hel
 def test_every_kind_of_failure_has_one_line_of_policy_that_says_what_it_is() -> None:
     assert set(POLICY) == set(ErrorKind)
     assert all(policy.says for policy in POLICY.values())
+
+
+def test_every_kind_of_failure_is_one_that_some_whole_run_ended_with() -> None:
+    named: set[str] = set()
+    for folder in PRODUCED_BY_WHOLE_RUNS:
+        for path in (ROOT / "tests" / folder).glob("test_*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    named.add(node.value)
+                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "ErrorKind":
+                    named.add(node.attr.lower())
+    assert {kind for kind in ErrorKind if kind not in named} == PRODUCED_ELSEWHERE
 
 
 def test_every_module_says_what_it_is_and_none_is_long() -> None:
