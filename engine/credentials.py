@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import re
-from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, NoReturn
@@ -137,11 +137,21 @@ def redact_all(text: str) -> str:
 
 @cache
 def _shapes(secret: Secret) -> tuple[str, ...]:
-    """A secret as it may stand in a text: as it is, in a URL, in JSON or in Python's quotes, in base64."""
+    """A secret as it may stand in a text: as it is, in a URL, in JSON or in Python's quotes, in base64, in hexadecimal."""
     value = secret._value
     if len(value) < 4:  # it would be found in every other word
         return ()
-    coded = b64encode(value.encode("utf-8", "surrogateescape")).decode().rstrip("=")
+    raw = value.encode("utf-8", "surrogateescape")
     quoted = (quote(value, safe="", errors="replace"), quote(value, errors="replace"))
-    found = (value, *quoted, json.dumps(value)[1:-1], repr(value)[1:-1], coded)
+    digits = (raw.hex(), raw.hex().upper())
+    found = (value, *quoted, json.dumps(value)[1:-1], repr(value)[1:-1], *_coded(raw), *digits)
     return tuple(sorted(set(found), key=len, reverse=True))
+
+
+def _coded(raw: bytes) -> Iterator[str]:
+    """Bytes in base64, of both alphabets: alone, and the part that is the same whatever stands around them."""
+    for encode in (b64encode, urlsafe_b64encode):
+        yield encode(raw).decode().rstrip("=")
+        for before in range(3):  # bytes in front, but for whole groups of three; a character is six bits
+            bits = 8 * (before + len(raw))
+            yield encode(bytes(before) + raw)[-(-8 * before // 6) : bits // 6].decode()

@@ -181,7 +181,7 @@ MUTANTS = (
         "    def __repr__(self) -> str:\n        return self._value\n", "tests/unit/test_handover.py tests/unit/test_settings.py",
     ),
     Mutant(
-        "quote secrets in messages", "credentials.py", "        if len(value) >= 4 and value in text:\n", "        if False:\n",
+        "quote secrets in messages", "credentials.py", "            if shape in text:\n", "            if False:\n",
         "tests/unit/test_settings.py tests/unit/worker/test_fetch.py",
     ),
     Mutant(
@@ -255,36 +255,44 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def fate(mutant: Mutant) -> str:
-    """killed, survived, hung (nobody knows then), or what is wrong with the mutant itself."""
-    source = (ROOT / "engine" / mutant.file).read_text()
-    if source.count(mutant.old) != 1:
-        return f"its text is in {mutant.file} {source.count(mutant.old)} times"
+def mistake(mutant: Mutant) -> str:
+    """What is wrong with the mutant itself; empty if nothing is."""
+    path = ROOT / "engine" / mutant.file
+    if not path.is_file():
+        return f"there is no {mutant.file}"
+    times = path.read_text().count(mutant.old)
+    return "" if times == 1 else f"its text is in {mutant.file} {times} times"
+
+
+def outcome(tests: str, mutant: Mutant | None = None) -> int | None:
+    """How pytest ends in a copy of the project, with the mutant in it if there is one; None when it does not end."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         ignore = shutil.ignore_patterns("__pycache__")
         for part in ("engine", "tests"):
             shutil.copytree(ROOT / part, folder / part, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", folder)
-        (folder / "engine" / mutant.file).write_text(source.replace(mutant.old, mutant.new))
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            *mutant.tests.split(),
-        ]
+        if mutant is not None:
+            path = folder / "engine" / mutant.file
+            path.write_text(path.read_text().replace(mutant.old, mutant.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         try:
             done = subprocess.run(
                 command, cwd=folder, env=environment, capture_output=True, timeout=ENOUGH_S, check=False
             )
         except subprocess.TimeoutExpired:
-            return "hung"
-    return {0: "survived", 1: "killed"}.get(done.returncode, f"pytest ended with {done.returncode}")
+            return None
+    return done.returncode
+
+
+def fate(mutant: Mutant) -> str:
+    """killed, survived, hung (nobody knows then), or what is wrong with the mutant itself."""
+    wrong = mistake(mutant)
+    if wrong:
+        return wrong
+    code = outcome(mutant.tests, mutant)
+    return {0: "survived", 1: "killed", None: "hung"}.get(code, f"pytest ended with {code}")
 
 
 def main() -> int:
@@ -295,17 +303,33 @@ def main() -> int:
         at = arguments.index("--json")
         result = Path(arguments[at + 1])
         del arguments[at : at + 2]
+    unknown = set(arguments) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        print(f"no mutant is named {', '.join(sorted(unknown))}")
+        return 2
     chosen = [mutant for mutant in MUTANTS if not arguments or mutant.name in arguments]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fates = dict(zip((mutant.name for mutant in chosen), pool.map(fate, chosen), strict=True))
-    for name, what in fates.items():
-        print(f"{what:10} {name}")
+        # Tests that fail anyway would kill every mutant.
+        suites = sorted({mutant.tests for mutant in chosen})
+        failing = [suite for suite, code in zip(suites, pool.map(outcome, suites), strict=True) if code != 0]
+        if failing:
+            fates = {
+                mutant.name: "not run: its tests fail without it" if mutant.tests in failing else "not run"
+                for mutant in chosen
+            }
+        else:
+            fates = dict(zip((mutant.name for mutant in chosen), pool.map(fate, chosen), strict=True))
     killed = sum(what == "killed" for what in fates.values())
-    print(f"{killed} / {len(fates)} killed")
     if result is not None:
         result.write_text(
             json.dumps({"killed": killed, "total": len(fates), "fates": fates}, indent=1) + "\n"
         )
+    if failing:
+        print(f"Without any mutant these fail already, so no mutant was run: {'; '.join(failing)}.")
+        return 1
+    for name, what in fates.items():
+        print(f"{what:10} {name}")
+    print(f"{killed} / {len(fates)} killed")
     return 0 if killed == len(fates) else 1
 
 

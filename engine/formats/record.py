@@ -15,7 +15,7 @@ import msgspec
 
 from engine.core.errors import RowError
 from engine.core.model import RowValues
-from engine.core.nesting import ANSWER_NESTING_MAX, NESTING_MAX, is_nested_deeper
+from engine.core.nesting import ANSWER_NESTING_MAX, NESTING_MAX
 from engine.formats.rows import decode_json, decode_row, encode_values
 
 __all__ = ["META_COLUMNS", "NESTING_MAX", "TAIL_COLUMNS", "Recorder", "decode_row", "one_line", "plain_text"]
@@ -174,9 +174,9 @@ def _without_surrogates(value: Any) -> Any:
 def _body(body: bytes) -> msgspec.Raw | str:
     """A reply's bytes as they are if they are JSON; else as text. Providers read only the parts they use."""
     try:
-        decode_json(body)
+        decode_json(
+            body, ANSWER_NESTING_MAX
+        )  # deeper, with what stands around it, it could not be read again
     except RowError:
         return body.decode(errors="replace")
-    if is_nested_deeper(body, ANSWER_NESTING_MAX):  # with what stands around it, too deep to be read again
-        return body.decode()
     return msgspec.Raw(body.strip())

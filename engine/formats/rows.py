@@ -36,10 +36,10 @@ def decode_row(payload: bytes) -> RowValues:
     return values
 
 
-def decode_json(payload: bytes) -> Any:
+def decode_json(payload: bytes, levels_max: int = NESTING_MAX) -> Any:
     """Any JSON value; as ``decode_row`` otherwise."""
-    if len(payload) > 2 * NESTING_MAX and is_nested_deeper(payload, NESTING_MAX):
-        raise _bad(f"nested deeper than {NESTING_MAX} levels")
+    if len(payload) > 2 * levels_max and is_nested_deeper(payload, levels_max):
+        raise _bad(f"nested deeper than {levels_max} levels")
     try:
         return _decode(payload)
     except msgspec.ValidationError:  # without a type to check, only a number out of range is one

@@ -9,9 +9,12 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 PARENT = "ENGINE_PARENT"  # the variable that names a child's parent before the child has read anything
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_DUMPED = Path("/proc/self/coredump_filter")  # which memory a dump holds, as bits
 
 
 def has_parent_death_signal() -> bool:
@@ -39,9 +42,15 @@ def named_parent() -> int:
 
 
 def dump_no_core() -> None:
-    """Leave no image of this process's memory, keys in it, on disk when it crashes. The hard limit stays."""
+    """Leave no image of this process's memory, keys in it, on disk when it crashes. The hard limit stays.
+
+    Where dumps are piped to a program, Linux makes them whatever the limit says, so they are to hold no memory (core(5)).
+    PR_SET_DUMPABLE would do the same, but hides much of /proc/PID from the user whose process it is.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    with suppress(OSError):  # no Linux, or no /proc
+        _DUMPED.write_text("0")
 
 
 def raise_open_files() -> int:

@@ -273,9 +273,13 @@ def _write(path: Path, content: bytes) -> None:
     """Whole or not at all, for nobody else to read."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(new, path)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)  # a full disk needs the room
+        raise
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

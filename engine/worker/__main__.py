@@ -6,10 +6,13 @@ Rules of this file:
 2. SIGINT is the coordinator's to handle: a terminal sends it to the whole group.
 """
 
+import asyncio
 import gc
 import os
 import signal
 import sys
+import traceback
+from typing import Any
 
 from engine.launchers.process import die_with_parent, dump_no_core, named_parent, raise_open_files
 
@@ -24,6 +27,7 @@ from engine.core.errors import CannotStart, ExitCode
 from engine.handover import decode_handover
 from engine.observe.fault import fault_text
 from engine.worker.loop import Worker
+from engine.worker.slots import EXIT_FAULT
 
 # Measured with 2,000 requests in flight: collections of the young generation over thousands of live objects cost
 # half the throughput. Frozen and rarely collected, a worker's memory stays flat all the same: nothing here is cyclic
@@ -48,6 +52,7 @@ def main() -> int:
     gc.set_threshold(*GC_THRESHOLDS)
 
     async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(on_fault)
         worker = Worker(settings, auth)
         watch_standard_input()
         await worker.run()
@@ -63,9 +68,26 @@ def main() -> int:
     return 0
 
 
+def on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop would log as it is. A callback of ours that raised ends the process: it took half a decision.
+
+    What a connection or a task of the libraries raised is told, and harmless: a server must not end a worker by it.
+    """
+    error = context.get("exception")
+    if error is None:
+        loop.default_exception_handler(context)
+        return
+    sys.stderr.write(fault_text(error))
+    sys.stderr.flush()
+    if "handle" in context and any(
+        frame.f_globals.get("__name__", "").startswith("engine.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ):
+        os._exit(EXIT_FAULT)
+
+
 def watch_standard_input() -> None:
     """Exit on the spot when the coordinator's end of standard input closes."""
-    import asyncio
 
     def ended() -> None:
         if not os.read(0, 65536):

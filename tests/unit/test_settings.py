@@ -1,7 +1,8 @@
 """Where each value of a job comes from, and which ones are refused."""
 
 import json
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -158,6 +159,37 @@ def test_a_secret_is_masked_in_the_forms_that_servers_and_programs_repeat_it_in(
     assert masked.count("[secret]") == 6
     assert not any(character in masked for character in "k79Q%")
     assert redact(text, [Secret("k"), Secret("")]) == text  # too short to be told from the words around it
+
+
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+@pytest.mark.parametrize(
+    "value", ["sk-canary-0123456789", "sk?canary>>>~~~???/", "é~~~?k", "abcd", "abcde", "abcdef"]
+)
+def test_a_secret_is_masked_in_base64_whatever_was_encoded_along_with_it(
+    encode: Callable[[bytes], bytes], value: str
+) -> None:
+    for before in ("", "u", "me", "user:", "a-name:"):
+        for after in ("", ":", "\n", " and more"):
+            text = f"Basic {encode(f'{before}{value}{after}'.encode()).decode()} is wrong"
+            masked = redact(text, [Secret(value)])
+            assert (
+                masked.count("[secret]") == 1 and masked.startswith("Basic ") and masked.endswith(" is wrong")
+            )
+            # What is left of a character at either end holds less than one byte of the secret.
+            kept = masked.removeprefix("Basic ").removesuffix(" is wrong").replace("[secret]", "").rstrip("=")
+            assert 6 * len(kept) <= 8 * len(before + after) + 2 * 6
+
+
+@pytest.mark.parametrize("value", ["sk-canary-0123456789", "né~?k"])
+def test_a_secret_is_masked_in_hexadecimal_digits(value: str) -> None:
+    digits = value.encode().hex()
+    text = f"key 00{digits}ff, {digits.upper()}"
+    assert redact(text, [Secret(value)]) == "key 00[secret]ff, [secret]"
+
+
+def test_text_in_base64_and_hexadecimal_that_is_no_secret_stays() -> None:
+    text = f"{b64encode(b'user:another key').decode()} {b'another key'.hex()} sk-canary sk-canary-1"
+    assert redact(text, [Secret("sk-canary-0123456789")]) == text
 
 
 def test_a_job_survives_its_way_through_json(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where limiters are found: private, without keys, and never two for one quota."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -221,3 +223,31 @@ def test_info_is_json_that_others_can_read(limiter_dir: Path) -> None:
     entry.write(info(limits=Rates(5)))
     assert json.loads((entry.path / "info.json").read_text())["limits"] == [5, 0, 0, 0]
     assert entry.info() == info(limits=Rates(5), at=entry.info().at)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("failing", ["replace", "write"])
+def test_what_cannot_be_written_whole_leaves_nothing_behind_and_what_was_there_stays(
+    limiter_dir: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    entry = Entry(limiter_dir / "q")
+    entry.make()
+    entry.write(info(model="before"))
+    there = sorted(path.name for path in entry.path.iterdir())
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def on_a_full_disk(descriptor: int, mode: str) -> IO[bytes]:
+        os.close(descriptor)
+        return open("/dev/full", mode)
+
+    with monkeypatch.context() as patch:
+        if failing == "replace":
+            patch.setattr(os, "replace", full)
+        else:
+            patch.setattr(registry, "open", on_a_full_disk, raising=False)
+        with pytest.raises(OSError, match="No space left"):
+            entry.write(info(model="after"))
+    assert sorted(path.name for path in entry.path.iterdir()) == there
+    found = entry.info()
+    assert found is not None and found.model == "before"
