@@ -194,7 +194,9 @@ class _Runner:
         except CannotStart:
             if declared.needs_limiter:
                 raise
-            entry = Registry(str(self._sockets / "q")).entry(*quota)  # without limits it is not worth a refusal
+            entry = Registry(str(self._sockets / "q")).entry(
+                *quota
+            )  # without limits it is not worth a refusal
         return Limiting(
             entry,
             declared,

@@ -379,7 +379,13 @@ class Fetcher:
     async def close(self) -> None:
         pass
 
-    async def send(self, call: Call, key: str, flight: object) -> Reply | Failure:
+    def start(self, call: Call, key: str, flight: object, on_done: Callable[[Reply | Failure], None]) -> None:
+        asyncio.get_running_loop().create_task(self._serve(call, on_done))
+
+    async def _serve(self, call: Call, on_done: Callable[[Reply | Failure], None]) -> None:
+        on_done(await self._answer(call))
+
+    async def _answer(self, call: Call) -> Reply | Failure:
         world, random = self.world, self.world.random
         await asyncio.sleep(random.uniform(0.0005, 0.003))
         assert call.body is not None
