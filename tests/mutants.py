@@ -162,7 +162,7 @@ MUTANTS = (
         "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
     ),
     Mutant(
-        "no cap on a body of the lean wire", "worker/wires/lean_channel.py", "            if self._size > rules.bytes_max:\n",
+        "no cap on a body of the lean wire", "worker/wires/lean_channel.py", "            if self._size > self._bytes_max:\n",
         "            if False:\n", "tests/unit/worker/test_fetch.py tests/unit/worker/test_wires.py",
     ),
     Mutant(

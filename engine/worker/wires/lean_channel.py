@@ -64,10 +64,10 @@ class LeanChannel(asyncio.Protocol):
     """One open connection. ``give_back`` gets it whenever it is fit for another request."""
 
     __slots__ = (
-        "_barren", "_buffer", "_connection", "_feed", "_flight", "_give_back", "_has_body", "_headers", "_is_gone",
-        "_is_usual", "_keep", "_notes", "_opener", "_parser", "_parts", "_raw", "_rules", "_sink", "_size", "_status",
-        "_transport", "_unbegun", "_unended", "_wants_pieces", "idle_since", "is_fit", "on_body", "on_header", "on_message_begin",
-        "on_message_complete", "served",
+        "_barren", "_buffer", "_bytes_max", "_connection", "_feed", "_first_byte_s", "_flight", "_give_back",
+        "_has_body", "_headers", "_is_gone", "_is_usual", "_keep", "_notes", "_opener", "_parser", "_parts", "_raw",
+        "_rules", "_sink", "_size", "_status", "_transport", "_unbegun", "_unended", "_wants_pieces", "idle_since",
+        "is_fit", "on_body", "on_header", "on_message_begin", "on_message_complete", "served",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +81,7 @@ class LeanChannel(asyncio.Protocol):
         self._opener = opener  # is still told of the connection's end: its closing waits for that
         self._transport = opener.transport
         self._rules = rules
+        self._bytes_max, self._first_byte_s = rules.bytes_max, rules.timeouts.first_byte_s
         self._give_back = give_back
         self._is_gone = False
         self.is_fit = True
@@ -131,7 +132,7 @@ class LeanChannel(asyncio.Protocol):
         flight.stage = "first byte"
         flight.first_byte = 0.0
         flight.sent = sent = monotonic()
-        flight.deadline = sent + self._rules.timeouts.first_byte_s
+        flight.deadline = sent + self._first_byte_s
         self._transport.write(request)
 
     def drop(self, result: Failure | None) -> None:
@@ -242,7 +243,7 @@ class LeanChannel(asyncio.Protocol):
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
             self._size += len(data)
-            if self._size > rules.bytes_max:
+            if self._size > self._bytes_max:
                 self.drop(rules.too_large(self._status))
                 return
         if self._unended:
@@ -293,16 +294,17 @@ class LeanChannel(asyncio.Protocol):
 
     def _end(self, flight: Flight, body: bytes) -> None:
         """The reply is whole: free the connection for the next request, then tell."""
-        status, raw, rules = self._status, self._headers, self._rules
+        status, raw = self._status, self._headers
         headers = RawHeaders(raw)
-        result: Reply | Failure | None = None
-        if not 200 <= status < 300:
-            result = rules.refused(status)
+        result: Reply | Failure | None = None if 200 <= status < 300 else self._rules.refused(status)
         if result is None:
-            # Nearly no reply has it, and none is to be made readable for that.
-            named = _ENCODING_CHARS in map(len, raw) and not self._wants_pieces and self._has_body
-            encoding = encoding_of(headers.get(_ENCODING)) if named else ""
-            result = rules.whole(status, headers, body, encoding)
+            if _ENCODING_CHARS in map(len, raw) and self._has_body and not self._wants_pieces:
+                # Nearly no reply has it, and none is to be made readable for that.
+                result = self._rules.whole(status, headers, body, encoding_of(headers.get(_ENCODING)))
+            elif len(body) > self._bytes_max:
+                result = self._rules.too_large(status)
+            else:
+                result = Reply(status, headers, body)
         if flight.stage == "body":
             self._begin_body()
         if self._raw:
