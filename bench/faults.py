@@ -71,20 +71,13 @@ def main() -> int:
             ).returncode
             mutants = json.loads(result.read_text())
     lines = [
-        [one["promise"], one["test"], f"{one['trials']:,}", one["failures"], f"{upper_bound(one['failures'], one['trials']):.2%}",
-         other_figure(one)]
+        [one["promise"], one["test"], f"{one['trials']:,}", one["failures"], bound_of(one), other_figure(one)]
         for one in counts
-    ]  # fmt: skip
+    ]
     if mutants:
+        survived = mutants["total"] - mutants["killed"]
         lines.append(
-            [
-                "tests would notice",
-                "rules broken",
-                mutants["total"],
-                mutants["total"] - mutants["killed"],
-                "",
-                "",
-            ]
+            ["the tests would notice", "rules broken on purpose", mutants["total"], survived, "", ""]
         )
     header = ["promise", "test", "trials", "failures", "95 % bound", "other figure"]
     print(table(header, lines))
@@ -93,10 +86,20 @@ def main() -> int:
     return code
 
 
+def bound_of(one: dict[str, Any]) -> str:
+    """The 95 % bound in per cent, with as many digits as it has to say."""
+    percent = 100 * upper_bound(one["failures"], one["trials"])
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
 def other_figure(one: dict[str, Any]) -> str:
     """What else a test measured."""
     if "in_doubt" in one:
-        return f"{one['runs']} seeds; {one['repeated']} calls repeated, {one['in_doubt']} told as in doubt"
+        return f"{one['repeated']} calls repeated, {one['in_doubt']} told as in doubt"
+    if "runs" in one:
+        return f"{one['runs']:,} runs"
+    if "kills" in one:
+        return f"{one['kills']:,} kills, {one['lost_messages']:,} messages lost"
     if "megabytes" in one:
         return f"{one['megabytes']:.1f} MB looked through"
     return ""

@@ -8,13 +8,18 @@ Rules of this file:
 """
 
 import hashlib
+import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import cache
+from typing import Final, NoReturn
+from urllib.parse import quote
 
 MASK = "[secret]"
+_MADE: Final[set["Secret"]] = set()  # all secrets of this process, for what is written when all else fails
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -25,6 +30,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        _MADE.add(self)
 
     def reveal(self) -> str:
         """The value itself, for the one place that sends it."""
@@ -118,7 +124,24 @@ def digest_of(salt: str, secrets: Iterable[Secret], *context: str) -> str:
 def redact(text: str, secrets: Iterable[Secret]) -> str:
     """``text`` with every secret's value masked: for messages that quote what a server said."""
     for secret in secrets:
-        value = secret._value
-        if len(value) >= 4 and value in text:
-            text = text.replace(value, MASK)
+        for shape in _shapes(secret):
+            if shape in text:
+                text = text.replace(shape, MASK)
     return text
+
+
+def redact_all(text: str) -> str:
+    """``text`` without any secret this process has ever read: for the account of a fault of our own."""
+    return redact(text, _MADE)
+
+
+@cache
+def _shapes(secret: Secret) -> tuple[str, ...]:
+    """A secret as it may stand in a text: as it is, in a URL, in JSON or in Python's quotes, in base64."""
+    value = secret._value
+    if len(value) < 4:  # it would be found in every other word
+        return ()
+    coded = b64encode(value.encode("utf-8", "surrogateescape")).decode().rstrip("=")
+    quoted = (quote(value, safe="", errors="replace"), quote(value, errors="replace"))
+    found = (value, *quoted, json.dumps(value)[1:-1], repr(value)[1:-1], coded)
+    return tuple(sorted(set(found), key=len, reverse=True))

@@ -231,6 +231,31 @@ MUTANTS = (
         "            if now >= self._attach_at:\n", "            if False:\n", "tests/sim -k failed_once",
     ),
     Mutant(
+        "work on a lease that comes twice", "worker/loop.py",
+        "            if lease in self._leases:\n", "            if False:\n", "tests/sim -k failed_once",
+    ),
+    Mutant(
+        "use permits of long ago", "limiter/client.py",
+        "            if message.given > self._given:\n"
+        "                self._given = max(self._told, message.told)  # see rule 5; those of the queue have new numbers\n"
+        "            self._link.send(Abandon(upto=self._given))\n",
+        "            if message.given > self._given:\n                self._granted(message.given, message.generation)\n",
+        "tests/unit/limiter/test_client.py -k rejoin",
+    ),
+    Mutant(
+        "not notice that one was stopped", "limiter/client.py",
+        "        return self._loop.time() - self._look_at > AWAY_S\n", "        return False\n",
+        "tests/unit/limiter/test_client.py -k unread",
+    ),
+    Mutant(
+        "call a run whole that stopped", "coordinator/session.py",
+        " and self._ledger.is_idle and not self.ended.reason\n", " and self._ledger.is_idle\n", "tests/sim -k failed_once",
+    ),
+    Mutant(
+        "leave leases open that outcomes were held back of", "coordinator/session.py",
+        "        self._commits.settle()\n", "", "tests/sim -k failed_once",
+    ),
+    Mutant(
         "all calls are probes of an ill endpoint", "core/breaker.py",
         "        return self._probing < self._allowed\n", "        return True\n",
         "tests/unit/core/test_breaker.py tests/property/test_breaker_machine.py",
@@ -241,7 +266,7 @@ MUTANTS = (
         "tests/unit/coordinator/test_supervise.py",
     ),
     Mutant(
-        "go on after refused keys", "coordinator/stops.py", "            if len(self._held) >= STREAK:\n", "            if False:\n",  # noqa: E501
+        "go on after refused keys", "coordinator/stops.py", "            if self._streak >= STREAK:\n", "            if False:\n",
         "tests/unit/coordinator/test_stops.py",
     ),
 )  # fmt: skip

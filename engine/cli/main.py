@@ -7,7 +7,6 @@ Rules of this file:
 
 import functools
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,8 @@ from engine.cli.retry import retry_command
 from engine.cli.run import run_command
 from engine.cli.status import status_command
 from engine.core.errors import EngineError, ExitCode, InternalFault
+from engine.credentials import redact_all
+from engine.observe.fault import fault_text
 from engine.observe.sanitise import sanitise
 
 app = typer.Typer(
@@ -83,15 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
         return int(ExitCode.INTERRUPTED)
     except EngineError as error:
         if isinstance(error, InternalFault) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        print(f"engine: {sanitise(str(error))}", file=sys.stderr)
+            sys.stderr.write(fault_text(error.__cause__))
+        print(f"engine: {sanitise(redact_all(str(error)))}", file=sys.stderr)
         return int(error.exit_code)
     except BrokenPipeError:
         # Whoever read our standard output has left; there is nobody to tell.
         sys.stderr.close()
         return int(ExitCode.INTERRUPTED)
     except Exception as error:  # the last line of defence: never a silent exit 1
-        traceback.print_exception(error)
+        sys.stderr.write(fault_text(error))
         print(
             f"engine: an internal fault ({type(error).__name__}). Committed rows are safe; the same command goes on.",
             file=sys.stderr,

@@ -75,6 +75,12 @@ class Commits:
         """Rows that fail here, without a worker."""
         self.finished([self._outcome_of(row) for row in rows], in_doubt)
 
+    def settle(self) -> None:
+        """The last commit of a run that stops: it closes the leases whose outcomes are not to be kept."""
+        closed = self._ledger.take_closed()
+        if closed:
+            self._writer.submit(Commit(closed=closed), None)
+
     def _outcome_of(self, failed: FailedRow) -> OutcomeRow:
         values = None
         if failed.is_json:

@@ -36,7 +36,7 @@ from engine.core.model import Target
 from engine.credentials import Auth, all_secrets
 from engine.handover import secret_values
 from engine.launchers.local import Process
-from engine.launchers.process import raise_open_files
+from engine.launchers.process import dump_no_core, raise_open_files
 from engine.limiter.registry import Registry, default_folder
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
@@ -58,6 +58,7 @@ def run_job(job: Job, auth: tuple[Auth, ...], progress: Progress) -> Summary:
     every row has one. Raises EngineError (usage, start, store) when there is nothing to sum up.
     """
     began = time.monotonic()
+    dump_no_core()
     with ExitStack() as stack:
         plan = check(job)
         stack.callback(plan.source.close)
@@ -108,7 +109,7 @@ class _Runner:
         ended = uvloop.run(self._serve())
         if ended.error is not None:
             raise ended.error
-        if ended.whole and not ended.reason and store is not None:
+        if ended.whole and store is not None:
             # With --rows an earlier run may have done more of them.
             store.set_total_rows(max(ended.rows_read, store.counts().rows))
             if self._plan.out is None:

@@ -131,7 +131,10 @@ class Session:
                     self._hub.send(child.peer, Close())
             await self._loop.run_in_executor(None, self.supervisor.end)
         self.ended.rows_read = self._feed.rows_read
-        self.ended.whole = self._leasing.all_read and self._ledger.is_idle
+        # Not before: rows whose lease was just being recorded have been given back since the end was decided.
+        self.ended.in_doubt = self._ledger.leased_count
+        # Where there is a reason, a row that is open no more may have an outcome that was held back, or not written.
+        self.ended.whole = self._leasing.all_read and self._ledger.is_idle and not self.ended.reason
         self.ended.stale_refused = self._ledger.stale_refused
         return self.ended
 
@@ -229,7 +232,7 @@ class Session:
             held = self._ledger.finish(child.key, line.lease, line.row)
             if held is None:
                 continue
-            rows.extend(self._stops.judge(outcome_row(line, held.digest)))
+            rows.extend(self._stops.judge(outcome_row(line, held.digest), now))
         if rows:
             self._commits.finished(rows)
         self._leasing.wants(child, message.want)
@@ -366,5 +369,5 @@ class Session:
                 self._over.set()
 
     def _finish(self) -> None:
-        self.ended.in_doubt = self._ledger.leased_count
+        self._commits.settle()
         self._over.set()

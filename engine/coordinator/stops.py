@@ -3,7 +3,8 @@
 Rules of this file:
 1. Decisions only; the session carries them out. Times are arguments.
 2. Rows that a stop hits stay open. So a failure that may turn out to concern the whole run is held back until a
-   success shows that it concerned its row alone.
+   success shows that it concerned its row alone: that of a call which began later. What was under way already when a
+   key was revoked says nothing.
 """
 
 import msgspec
@@ -22,6 +23,7 @@ from engine.core.errors import (
 from engine.settingtable import parse_max_failures
 from engine.wire.messages import Tally
 
+HEARD_LATE_S = 0.3  # outcomes gather in their worker, and wait here while there is much to do
 FAILURES_MIN = 20  # rows finished before a percentage of failures means anything
 
 
@@ -37,19 +39,23 @@ class Stops:
         self._answered = False
         self._paused = False
         self._unreachable = ""
-        self._held: list[OutcomeRow] = []
+        self._held: list[tuple[OutcomeRow, float]] = []  # since when
+        self._streak = 0  # of those, the ones in a row
         self._finished = 0
         self._failed = 0
         self._own_urls = any(map(has_own_urls, jobs_of(job)))
         self._failures_max, self._failures_share = parse_max_failures(job.max_failures)
 
-    def judge(self, outcome: OutcomeRow) -> list[OutcomeRow]:
+    def judge(self, outcome: OutcomeRow, now: float) -> list[OutcomeRow]:
         """The outcomes that may be committed now: this one, none while it is held back, or it and those held."""
         self._finished += 1
         if outcome.ok:
-            if self.reason:
-                return [outcome]  # too late for those held back: they are why the run stops
-            released, self._held = self._held, []
+            self._streak = 0
+            if self.reason or not self._held:
+                return [outcome]  # after a stop too late for those held back: they are why the run stops
+            began = now - outcome.latency_ms / 1000 - HEARD_LATE_S
+            released = [held for held, since in self._held if since <= began]
+            self._held = self._held[len(released) :]
             for held in released:
                 self._count_failure(held)
             return [*released, outcome]
@@ -58,8 +64,9 @@ class Stops:
             self._stop(outcome)
             return []
         if effect is RunEffect.STOP_AFTER_STREAK and not self._own_urls:
-            self._held.append(outcome)
-            if len(self._held) >= STREAK:
+            self._held.append((outcome, now))
+            self._streak += 1
+            if self._streak >= STREAK:
                 self._stop(outcome)
             return []
         self._count_failure(outcome)
@@ -67,7 +74,7 @@ class Stops:
 
     def give_up(self) -> list[OutcomeRow]:
         """At the end of the input: what is still held back is a plain failure of its row."""
-        released, self._held = self._held, []
+        released, self._held = [held for held, _ in self._held], []
         return released
 
     def heard(self, tally: Tally, now: float) -> None:

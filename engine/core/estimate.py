@@ -32,6 +32,8 @@ class Correction:
 
     def observe(self, estimated: int, actual: int) -> None:
         """A reply stated ``actual`` prompt tokens where the uncorrected estimate was ``estimated``; both above 0."""
+        # One that lies by far would else outweigh hundreds that are right.
+        actual = min(actual, int(FACTOR_MAX * estimated))
         self._estimated = self._estimated * MEMORY_TOKENS_SHARE + estimated
         self._actual = self._actual * MEMORY_TOKENS_SHARE + actual
         self._replies += 1

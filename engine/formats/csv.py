@@ -27,8 +27,8 @@ from engine.formats.record import TAIL_COLUMNS
 from engine.formats.rows import decode_row, encode_values
 
 _encode = msgspec.json.Encoder().encode
-# OWASP's CSV injection page and ASVS 1.2.10: = + - @ tab, carriage return, NUL.
-_RISKY = ("=", "+", "-", "@", "\t", "\r", "\0")
+# OWASP's CSV injection page and ASVS 1.2.10: = + - @ tab, line ends, NUL, and the signs in the width of Asian scripts.
+_RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 
 

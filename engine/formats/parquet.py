@@ -30,9 +30,12 @@ except ImportError:
         "Parquet needs the package pyarrow. Install it with: pip install 'throughput-engine[parquet]'"
     ) from None
 
-BATCH_ROWS = 256
+BATCH_ROWS = 64  # of the largest rows allowed, a gigabyte
 GROUP_ROWS = 16_384
 GROUP_BYTES = 32 * 1024 * 1024  # of records, as JSON
+DECIMAL_EXPONENT_MAX = (
+    200  # Arrow's widest decimals have 76 digits, and it would write out all the others first
+)
 _EXACT_MAX = 2**53  # integers up to here are the same as doubles
 _MISFITS = (pa.ArrowException, TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
 
@@ -68,10 +71,11 @@ class ParquetReader:
         names = self.columns or ()
         try:
             for batch in self._file.iter_batches(batch_size=BATCH_ROWS):
-                columns = [_json_values(column) for column in batch.columns]
-                for cells in zip(*columns, strict=True):
-                    number += 1
-                    yield self._row(dict(zip(names, cells, strict=True)), number)
+                for part in _parts(batch):
+                    columns = [_json_values(column) for column in part.columns]
+                    for cells in zip(*columns, strict=True):
+                        number += 1
+                        yield self._row(dict(zip(names, cells, strict=True)), number)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(
                 f"The Parquet input is damaged after row {number}: {_first_line(error)}. "
@@ -93,6 +97,14 @@ class ParquetReader:
     def close(self) -> None:
         """Let the file go; the stream is its owner's to close."""
         self._file.close()
+
+
+def _parts(batch: Any) -> Iterator[Any]:
+    """A batch as it is, or row by row where its rows are large: as Python values they take several times the room."""
+    if batch.nbytes <= GROUP_BYTES:
+        yield batch
+    else:
+        yield from (batch.slice(row, 1) for row in range(batch.num_rows))
 
 
 def _json_values(column: Any) -> list[Any]:
@@ -299,7 +311,7 @@ def _way_back(kind: Any) -> Callable[[Any], Any] | None:
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return lambda text: base64.b64decode(text, validate=True)
     if types.is_decimal(kind):
-        return Decimal
+        return _decimal
     if types.is_timestamp(kind):
         return datetime.fromisoformat
     if types.is_date(kind):
@@ -325,6 +337,16 @@ def _way_back(kind: Any) -> Callable[[Any], Any] | None:
 def _whole(value: Any) -> Any:
     if type(value) is float:  # Arrow would cut the fraction off without a word
         raise ValueError("a fraction where the column has integers")
+    if type(value) is Decimal:  # a few characters may stand for a thousand million digits
+        raise ValueError("more digits than the column's integers have")
+    return value
+
+
+def _decimal(text: Any) -> Decimal:
+    value = Decimal(text)
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and abs(exponent) > DECIMAL_EXPONENT_MAX:
+        raise ValueError("further from 1 than a decimal of the column can be")
     return value
 
 

@@ -15,7 +15,8 @@ import msgspec
 
 from engine.core.errors import RowError
 from engine.core.model import RowValues
-from engine.formats.rows import NESTING_MAX, decode_json, decode_row, encode_values
+from engine.core.nesting import ANSWER_NESTING_MAX, NESTING_MAX, is_nested_deeper
+from engine.formats.rows import decode_json, decode_row, encode_values
 
 __all__ = ["META_COLUMNS", "NESTING_MAX", "TAIL_COLUMNS", "Recorder", "decode_row", "one_line", "plain_text"]
 
@@ -176,4 +177,6 @@ def _body(body: bytes) -> msgspec.Raw | str:
         decode_json(body)
     except RowError:
         return body.decode(errors="replace")
+    if is_nested_deeper(body, ANSWER_NESTING_MAX):  # with what stands around it, too deep to be read again
+        return body.decode()
     return msgspec.Raw(body.strip())

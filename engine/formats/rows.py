@@ -6,7 +6,6 @@ Rules of this file:
 """
 
 import json
-import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn, cast
@@ -15,12 +14,9 @@ import msgspec
 
 from engine.core.errors import ErrorKind, RowError
 from engine.core.model import RowValues
-
-NESTING_MAX = 200  # far above real rows, far below the recursion limit of whatever handles the values later
+from engine.core.nesting import NESTING_MAX, is_nested_deeper
 
 _decode = cast(Callable[[bytes], Any], msgspec.json.Decoder().decode)
-# An unclosed string runs to the end instead of failing, so that the scan stays linear.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 # How numbers that only JSON can hold are written again: as the numbers they are.
 encode_values = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -42,11 +38,7 @@ def decode_row(payload: bytes) -> RowValues:
 
 def decode_json(payload: bytes) -> Any:
     """Any JSON value; as ``decode_row`` otherwise."""
-    if (
-        len(payload) > 2 * NESTING_MAX
-        and payload.count(b"[") + payload.count(b"{") > NESTING_MAX
-        and _nesting(payload) > NESTING_MAX
-    ):
+    if len(payload) > 2 * NESTING_MAX and is_nested_deeper(payload, NESTING_MAX):
         raise _bad(f"nested deeper than {NESTING_MAX} levels")
     try:
         return _decode(payload)
@@ -97,18 +89,6 @@ def _float(text: str) -> float | Decimal | str:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise _bad(f"not valid JSON: {name}")
-
-
-def _nesting(payload: bytes) -> int:
-    depth = deepest = 0
-    for match in _TOKEN.finditer(payload):
-        first = payload[match.start()]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif first in b"]}":
-            depth -= 1
-    return deepest
 
 
 def _bad(message: str) -> RowError:

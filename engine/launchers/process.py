@@ -38,6 +38,12 @@ def named_parent() -> int:
     return int(value) if value.isdigit() else 0
 
 
+def dump_no_core() -> None:
+    """Leave no image of this process's memory, keys in it, on disk when it crashes. The hard limit stays."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
 def raise_open_files() -> int:
     """Raise the soft limit of open files to the hard one; returns what is allowed now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

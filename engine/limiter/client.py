@@ -6,6 +6,8 @@ Rules of this file:
    (a message, the whole limiter) is noticed and told again, and no call is granted twice.
 3. Few messages: needs wait for each other a little, unless the limiter has nothing of ours to work on.
 4. Nothing runs here while nothing waits.
+5. A permit is for now. One whose message was lost, or lay unread while this process was stopped, is spent unused and its
+   call asks anew: sent late it would come on top of what others were granted since.
 """
 
 import asyncio
@@ -37,6 +39,7 @@ SETTLE_S = 0.05
 GAP_S = 0.002  # between two messages at least
 SILENT_S = 0.75  # the limiter beats four times a second while we wait
 LOOK_S = 0.25
+AWAY_S = 0.5  # who looks so much later than was due was stopped meanwhile
 STARVED_S = 1.0
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 CHARGES_MAX = 100_000  # in one message
@@ -71,6 +74,8 @@ class LimiterClient:
         self._settled = self._settled_in = self._settled_out = 0
         self._epoch = 0
         self._joined = False
+        self._joins = 0
+        self._joins_stale = -1  # answers to these say nothing any more
         self._largest = largest
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_handle: asyncio.Handle | None = None
@@ -78,6 +83,7 @@ class LimiterClient:
         self._flushed_at = 0.0
         self._heard_at = 0.0
         self._look_handle: asyncio.TimerHandle | None = None
+        self._look_at = 0.0  # when that is
         self.refused = ""  # why the limiter does not want us, empty while it does
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -136,6 +142,7 @@ class LimiterClient:
 
     def _join(self) -> None:
         self._joined = False
+        self._joins += 1
         self._link.send(
             Join(
                 token=self._token,
@@ -144,6 +151,7 @@ class LimiterClient:
                 pid=os.getpid(),
                 epoch=self._epoch,
                 largest=self._largest,
+                serial=self._joins,
             )
         )
 
@@ -153,7 +161,9 @@ class LimiterClient:
         self._look_handle = None
         if self.refused:
             return
-        if not self._joined or (self._queue and self._loop.time() - self._heard_at > SILENT_S):
+        if self._was_away():
+            self._come_back()
+        elif not self._joined or (self._queue and self._loop.time() - self._heard_at > SILENT_S):
             self._join()
         if self._queue or not self._joined:
             self._look_later()
@@ -161,13 +171,28 @@ class LimiterClient:
     def _look_later(self) -> None:
         assert self._loop is not None
         if self._look_handle is None:
-            self._look_handle = self._loop.call_later(LOOK_S, self._look)
+            self._look_at = self._loop.time() + LOOK_S
+            self._look_handle = self._loop.call_at(self._look_at, self._look)
+
+    def _was_away(self) -> bool:
+        """Whether this process was stopped until just now."""
+        assert self._loop is not None
+        return self._loop.time() - self._look_at > AWAY_S
+
+    def _come_back(self) -> None:
+        """What lies unread is old: only an answer to what is asked from now on tells how things stand."""
+        assert self._loop is not None
+        self._look_at = self._loop.time()
+        self._joins_stale = self._joins
+        self._join()
 
     # --- messages -----------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
         assert self._loop is not None
         self._heard_at = self._loop.time()
+        if self._look_handle is not None and self._was_away():
+            self._come_back()
         if isinstance(message, Grant):
             # Before our latest Join was answered it is not certain whose numbers these are.
             if self._joined:
@@ -187,14 +212,17 @@ class LimiterClient:
             sys.stderr.write(f"the limiter refused this worker: {message.reason}\n")
 
     def _on_joined(self, message: Joined) -> None:
+        if message.serial <= self._joins_stale:
+            return
         self._joined = True
         if message.epoch != self._epoch:
             self._epoch = message.epoch
-            self._given = 0
-        elif message.given < self._given:
+            self._given = message.given
+        elif message.given != self._given:
+            if message.given > self._given:
+                self._given = max(self._told, message.told)  # see rule 5; those of the queue have new numbers
             self._link.send(Abandon(upto=self._given))
         self._told = max(message.told, self._given)
-        self._granted(message.given, message.generation)
         if self._queue or self._has_settled:
             self._flush_by(0.0)
 

@@ -222,7 +222,11 @@ class Desk:
             party.askers[peer] = asker
             self._party_of[peer] = party
         return Joined(
-            epoch=self._epoch, told=asker.told, given=asker.given, generation=self._quota.generation
+            epoch=self._epoch,
+            told=asker.told,
+            given=asker.given,
+            generation=self._quota.generation,
+            serial=message.serial,
         )
 
     def leave(self, peer: bytes) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from engine.core.errors import ErrorKind
 from engine.core.model import UNKNOWN_USAGE, Failure, Reply, Usage
+from engine.core.nesting import ANSWER_NESTING_MAX, is_nested_deeper
 from engine.providers.estimate import TOKENS_MAX
 
 MESSAGE_CHARS_MAX = 500
@@ -42,6 +43,8 @@ def read_json(body: bytes) -> Any | Unreadable:
 
     Numbers that no machine holds come as infinity or as big integers; NaN is accepted where a server writes it.
     """
+    if is_nested_deeper(body, ANSWER_NESTING_MAX):
+        return Unreadable("is nested too deeply")
     try:
         return _decode(body)
     except JSON_ERRORS:
@@ -120,11 +123,12 @@ def name_in(value: Any) -> str:
 
 
 def count(value: Any) -> int:
-    """A token count as a reply states it, cut to TOKENS_MAX; -1 for anything that is none."""
-    if type(value) is int:
-        return min(value, TOKENS_MAX) if value >= 0 else -1
-    if type(value) is float and value >= 0.0:  # not nan
-        return int(min(value, TOKENS_MAX))
+    """A token count as a reply states it; -1 for anything that is none. No call has more than TOKENS_MAX.
+
+    One that says so is not believed at all: cut to anything, it would still shut a quota for a minute.
+    """
+    if type(value) in (int, float) and 0 <= value <= TOKENS_MAX:  # not nan
+        return int(value)
     return -1
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 
+from engine.core.nesting import ANSWER_NESTING_MAX, is_nested_deeper
 from engine.providers.replies import JSON_ERRORS, dict_in, text_in
+
+ARGUMENTS_NESTING_MAX = ANSWER_NESTING_MAX - 5  # they become a part of the answer
 
 ToolCalls = list[dict[str, Any]]
 
@@ -44,7 +47,9 @@ def _read(functions: Iterable[Mapping[str, Any]]) -> ToolCalls:
 
 
 def _arguments(value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or is_nested_deeper(
+        value.encode("utf-8", "replace"), ARGUMENTS_NESTING_MAX
+    ):
         return value
     try:
         return msgspec.json.decode(value)

@@ -16,6 +16,7 @@ from engine.config import StepSettings
 from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.core.model import Answer, Call, Failure, Reply, RowValues, Target
 from engine.core.model import Ask as Question
+from engine.core.nesting import NESTING_MAX, is_nested_deeper
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
 from engine.steps.schema import Columns
@@ -142,6 +143,8 @@ def conversation(row: RowValues, column: str) -> list[dict[str, Any]]:
         raise _bad(f"the row has no column {column!r}")
     messages = row[column]
     if isinstance(messages, str):
+        if is_nested_deeper(messages.encode("utf-8", "replace"), NESTING_MAX):
+            raise _bad(f"column {column!r} holds JSON that is nested too deeply")
         try:
             messages = _decode(messages)
         except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -13,6 +13,7 @@ import jsonschema_rs
 import msgspec
 
 from engine.core.errors import UsageError
+from engine.core.nesting import ANSWER_NESTING_MAX, is_nested_deeper
 from engine.formats.record import TAIL_COLUMNS
 
 PROBLEM_CHARS_MAX = 400  # of what the validator says; it quotes the answer
@@ -88,7 +89,10 @@ class Columns:
             return {self._into: value}
         try:
             if isinstance(value, str):
-                value = _decode(_without_fence(value))
+                text = _without_fence(value).encode()
+                if is_nested_deeper(text, ANSWER_NESTING_MAX):
+                    return "the answer is nested too deeply"
+                value = _decode(text)
             problem = _first_problem(self._validator, value)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             problem = f"the answer is not valid JSON ({error})"

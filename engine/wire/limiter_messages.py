@@ -25,20 +25,22 @@ class Join(Message, frozen=True):
     pid: int
     epoch: int
     largest: int
+    serial: int = 0  # how often the worker has joined; comes back with the answer
 
 
 class Joined(Message, frozen=True):
     """Limiter to worker. ``epoch`` differs for every start of a limiter.
 
     A worker's calls are numbered from 0 in each epoch, in the order of its queue: ``told`` of them the
-    limiter has heard of, the first ``given`` of them may be sent. A worker that finds less than it told sends
-    the rest again.
+    limiter has heard of, the first ``given`` of them were granted. A worker that finds less than it told sends
+    the rest again; what was granted without its knowledge is spent, and asked for anew.
     """
 
     epoch: int
     told: int
     given: int
     generation: int
+    serial: int = 0  # of the Join that this answers
 
 
 class Rejoin(Message, frozen=True):

@@ -6,7 +6,7 @@ Rules of this file:
 
 import msgspec
 
-VERSION = 6
+VERSION = 7
 
 
 class BadFrame(ValueError):

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from engine.launchers.process import die_with_parent, named_parent, raise_open_files
+from engine.launchers.process import die_with_parent, dump_no_core, named_parent, raise_open_files
 
 if __name__ == "__main__":
     # Before the imports below, which take most of a start: who loses its parent meanwhile is not to outlive it.
@@ -20,8 +20,9 @@ if __name__ == "__main__":
 
 import uvloop
 
-from engine.core.errors import CannotStart
+from engine.core.errors import CannotStart, ExitCode
 from engine.handover import decode_handover
+from engine.observe.fault import fault_text
 from engine.worker.loop import Worker
 
 # Measured with 2,000 requests in flight: collections of the young generation over thousands of live objects cost
@@ -33,6 +34,7 @@ GC_THRESHOLDS = (50_000, 20, 50)
 def main() -> int:
     """Run until told to close."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    dump_no_core()
     line = (
         sys.stdin.buffer.raw.readline() if hasattr(sys.stdin.buffer, "raw") else sys.stdin.buffer.readline()
     )
@@ -55,6 +57,9 @@ def main() -> int:
     except CannotStart as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except Exception as error:  # the interpreter would print it as it is
+        sys.stderr.write(fault_text(error))
+        return ExitCode.INTERNAL
     return 0
 
 

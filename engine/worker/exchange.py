@@ -8,7 +8,7 @@ Rules of this file:
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from engine.config import Limits, Timeouts
@@ -18,7 +18,7 @@ from engine.credentials import Secret, redact
 from engine.worker.failures import classify, detail
 
 NEVER: Final = float("inf")
-NOTES_MAX: Final = 32  # 1xx on the way to a reply (RFC 9110, 15.2); more is a flood
+NOTES_MAX: Final = 100  # 1xx replies before the final one; a server may send any number (RFC 9110, 15.2)
 OnDone = Callable[[Reply | Failure], None]
 
 
@@ -57,12 +57,12 @@ class Wire(Protocol):
     """One way to carry requests: ``engine.worker.wires``. ``has_body``: whether a body follows the reply's head."""
 
     async def send(
-        self, request: bytes, has_body: bool, flight: Flight, sink: Sink | None
+        self, request: bytes, has_body: bool, flight: Flight, sink: Sink | None, anew: bool
     ) -> Reply | Failure:
         """Send it and wait. Raises nothing but cancellation from outside."""
 
     def start(
-        self, request: bytes, has_body: bool, flight: Flight, on_done: OnDone, sink: Sink | None
+        self, request: bytes, has_body: bool, flight: Flight, on_done: OnDone, sink: Sink | None, anew: bool
     ) -> None:
         """Send it; ``on_done`` is called when it has ended, once, and never before this returns."""
 
@@ -113,7 +113,8 @@ class Rules:
                 continue
             if len(plain) > self.bytes_max or machine.unconsumed_tail:
                 return self.too_large(status)
-            if not machine.eof:
+            # Further members are not unpacked: no server sends them, and thousands of small ones cost more than a bomb.
+            if not machine.eof or machine.unused_data:
                 break
             return Reply(status, headers, plain)
         return Failure(ErrorKind.PROTOCOL_ERROR, "the reply's compressed body is damaged", status=status)
@@ -172,9 +173,7 @@ class Rules:
         return Failure(kind, " ".join(text.split())[: self._error_chars_max])
 
 
-def encoding_of(value: str | None) -> str:
-    """What a Content-Encoding says, in lower case; empty where the body is as it is."""
-    if value is None:
-        return ""
-    encoding = value.strip().lower()
+def encoding_of(lines: Iterable[str]) -> str:
+    """What all lines of Content-Encoding say together, in lower case; empty where the body is as it is."""
+    encoding = ", ".join(lines).strip().lower()
     return "" if encoding == "identity" else encoding

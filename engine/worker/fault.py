@@ -3,15 +3,16 @@
 import asyncio
 import os
 import sys
-import traceback
 from typing import Final, NoReturn
+
+from engine.observe.fault import fault_text
 
 EXIT_FAULT: Final = 70
 
 
 def die_of(error: BaseException) -> NoReturn:
     """Say what happened, and end this process."""
-    traceback.print_exception(error)
+    sys.stderr.write(fault_text(error))
     sys.stderr.flush()
     os._exit(EXIT_FAULT)
 

@@ -90,14 +90,28 @@ class Fetcher:
         """Close all connections."""
         await self._wire.close()
 
-    async def send(self, call: Call, key: str, flight: Flight, sink: Sink | None = None) -> Reply | Failure:
-        """Send ``call`` once, with ``key`` as its Idempotency-Key. Never raises for what the network does."""
+    async def send(
+        self, call: Call, key: str, flight: Flight, sink: Sink | None = None, *, anew: bool = False
+    ) -> Reply | Failure:
+        """Send ``call`` once, with ``key`` as its Idempotency-Key. Never raises for what the network does.
+
+        ``anew``: on a new connection, be there others or not.
+        """
         request = self._request(call, key)
         if isinstance(request, Failure):
             return request
-        return await self._wire.send(request, call.method != "HEAD", flight, sink)
+        return await self._wire.send(request, call.method != "HEAD", flight, sink, anew)
 
-    def start(self, call: Call, key: str, flight: Flight, on_done: OnDone, sink: Sink | None = None) -> None:
+    def start(
+        self,
+        call: Call,
+        key: str,
+        flight: Flight,
+        on_done: OnDone,
+        sink: Sink | None = None,
+        *,
+        anew: bool = False,
+    ) -> None:
         """As ``send``, without a coroutine of the caller's: ``on_done`` gets the result, once, from the loop.
 
         It may start the flight's next request, and it must not raise.
@@ -106,7 +120,7 @@ class Fetcher:
         if isinstance(request, Failure):
             self._loop.call_soon(on_done, request)
         else:
-            self._wire.start(request, call.method != "HEAD", flight, on_done, sink)
+            self._wire.start(request, call.method != "HEAD", flight, on_done, sink, anew)
 
     def _request(self, call: Call, key: str) -> bytes | Failure:
         """The call's bytes, or why it is not sent."""

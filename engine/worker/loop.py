@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import sys
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -51,6 +52,7 @@ BEAT_S: Final = 1.0
 GATHER_S: Final = 0.09  # outcomes wait so long for each other: a message costs more than a row in it
 CUT_OFF_EXIT_S: Final = 1.0
 EXIT_REFUSED: Final = 3
+LEASES_KNOWN: Final = 64  # of so many leases it is noticed when one comes twice
 DUE_LOOK: Final = (
     16  # so many of the rows to be sent again are tried; others than the first may fit where there is room
 )
@@ -72,6 +74,7 @@ class Worker:
         self._share = 0  # calls that may be engaged, over all lanes
         self._budget = RetryBudget(share=1.0 / max(1, min(job.procs, job.in_flight)))
         self._outcomes: list[OutcomeLine] = []
+        self._leases: deque[int] = deque(maxlen=LEASES_KNOWN)  # the latest
         self._draining = False
         self._welcomed = False
         self._ended = self._loop.create_future()
@@ -120,8 +123,11 @@ class Worker:
     def _on_message(self, message: Message) -> None:
         self._last_beat = self._loop.time()
         if isinstance(message, Lease):
-            self._demand.leased(len(message.rows))
             lease = message.lease
+            if lease in self._leases:
+                return  # one that comes twice would be paid for twice
+            self._leases.append(lease)
+            self._demand.leased(len(message.rows))
             self._queues.fresh.extend((lease, line) for line in message.rows)
             self.pump()
         elif isinstance(message, Tune):

@@ -2,7 +2,8 @@
 
 Rules of this file:
 1. A slot lives as long as the worker: a fixed set of them costs less than a new one for every row.
-2. What raises while a result is handed over is a fault of ours, and the worker dies of it: its rows are leased again.
+2. What raises while a request is sent or a result is handed over is a fault of ours, and the worker dies of it: its rows
+   are leased again.
 """
 
 from collections.abc import Callable
@@ -58,4 +59,8 @@ class Slots:
         slot.run = run
         # The loop's own time is that of its iteration, in whole milliseconds with uvloop.
         slot.started = monotonic()
-        self._fetcher.start(run.call, run.key, slot, slot.landed)
+        try:
+            # Where one idle connection turned out to be closed, the next one may be, too.
+            self._fetcher.start(run.call, run.key, slot, slot.landed, anew=run.stale > 0)
+        except Exception as error:
+            die_of(error)

@@ -18,5 +18,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``seed`` is one of few in the ordinary tests, and one of many in the nightly set."""
     if "seed" in metafunc.fixturenames:
         quick = metafunc.config.getoption("--trials") == "quick"
-        few, many = getattr(metafunc.function, "seeds", (2, 30))
+        few, many = getattr(metafunc.function, "seeds", (2, 40))
         metafunc.parametrize("seed", range(1, 1 + (few if quick else many)))

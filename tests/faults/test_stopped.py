@@ -43,7 +43,8 @@ def test_a_process_that_stands_still_costs_time_and_no_row(
         except ProcessLookupError:
             pass  # it was replaced meanwhile
         told = campaign.finish()
-    scorecard.add("no row lost, none twice, in order", f"stopped {who}", 1, int(bool(told.wrong)))
+    told.kills["stopped"] = 1
+    told.count(scorecard, "processes stopped for long")
     assert not told.wrong
     # A worker that says nothing is killed and replaced: its late outcomes cannot arrive. The others are waited for.
     assert (told.summary["worker_deaths"], told.starts) == (int(who == "worker"), 1)
@@ -71,5 +72,6 @@ def test_a_frozen_process_among_deaths(
                 pass
             campaign.go_on_if_dead(children)
         told = campaign.finish()
-    scorecard.add("no row lost, none twice, in order", "stopped among deaths", 5, int(bool(told.wrong)))
+    told.kills["stopped"] = 5
+    told.count(scorecard, "processes stopped for long")
     assert not told.wrong

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 from history import History, acknowledged_rows, history_of, leftovers
 from runs import Run, ask_flags, until, write_rows
+from scorecard import Scorecard
 
 from engine.mock.settings import MockSettings, QuotaSettings
 from engine.mock.spawn import MockProcess
@@ -56,6 +57,20 @@ class Told:
         if self.throttled:
             found["throttled"] = self.throttled
         return found
+
+    def count(self, scorecard: Scorecard, test: str) -> None:
+        """Put it on the scorecard: its deaths as trials of what deaths endanger."""
+        deaths, history, wrong = sum(self.kills.values()), self.history, self.wrong
+        beyond = wrong.pop("repeated_beyond_doubt", 0) + wrong.pop("unrecorded_attempts", 0)
+        ill = wrong.pop("orphans", 0) + len(wrong.pop("leftovers", ()))
+        over = wrong.pop("throttled", 0)
+        scorecard.add("no row lost, none twice, in order", test, deaths, int(bool(wrong)), runs=1)
+        scorecard.add(
+            "what is paid twice is told", test, deaths, int(bool(beyond)),
+            repeated=history.repeated(), in_doubt=history.in_doubt,
+        )  # fmt: skip
+        scorecard.add("limits hold", test, history.requests, over)
+        scorecard.add("every run ends and leaves nothing", test, self.starts, int(bool(ill)))
 
 
 class Campaign:

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from engine.mock.answers import expected_answer
-from engine.mock.spawn import MockProcess
 from engine.store import Store
 
 
@@ -122,7 +121,17 @@ class History:
         return {name: value for name, value in found.items() if value}
 
 
-def history_of(mock: MockProcess, prompts: Sequence[str], output: Path) -> History:
+class Witness(Protocol):
+    """A server that remembers what really arrived: the mock provider, or one of the tests' own."""
+
+    def stats(self) -> dict[str, Any]:
+        """How many ``requests`` came, among other figures."""
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every request."""
+
+
+def history_of(mock: Witness, prompts: Sequence[str], output: Path) -> History:
     """The history of a job that wrote to ``output``. The mock must have ``log`` and ``row_key="prompt"``."""
     folder = Path(f"{output}.run")
     rows = read_output(output) if output.exists() else None

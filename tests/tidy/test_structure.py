@@ -13,20 +13,24 @@ from engine.core.errors import POLICY, ErrorKind
 from engine.formats import FORMATS
 from engine.launchers import LAUNCHERS
 from engine.providers import PROVIDERS
+from engine.schedules import ARRIVALS
 from engine.steps import STEPS
 from engine.worker.wires import WIRES
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
 FLOORS = {
-    "core": 1, "credentials": 1, "launchers": 1, "mock": 1,
+    "core": 1, "credentials": 1, "launchers": 1, "mock": 1, "schedules": 1,
     "config": 2, "wire": 2, "providers": 2, "formats": 2, "store": 2,
     "settingtable": 2, "vocabulary": 2,
     "steps": 3, "limiter": 3, "observe": 3, "source": 3, "sink": 3, "endpoints": 3, "settings": 4, "handover": 3,
     "worker": 4, "coordinator": 4, "cli": 6, "__main__": 7, "__init__": 0,
 }  # fmt: skip
 # Neighbours on one floor that may see each other, and why.
-ALLOWED = {("mock", "launchers")}  # the mock is started like any other child
+ALLOWED = {
+    ("mock", "launchers"),  # the mock is started like any other child
+    ("schedules", "core"),  # refusals and quantities; both floors are pure
+}
 HOMES = {
     "aiohttp": {
         "worker/connections.py",
@@ -57,6 +61,21 @@ IMPURE = {
 }
 REVEALS = {"handover.py", "worker/fetch.py", "credentials.py"}
 LINES_MAX = 400
+# What turns bytes into objects of whoever wrote them.
+UNPICKLERS = {
+    "pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "copyreg", "multiprocessing", "yaml", "jsonpickle", "dbm",
+    "imp", "xmlrpc",
+}  # fmt: skip
+DECODERS = {
+    "unpackb",
+    "unpack",
+    "recv",
+    "recv_multipart",
+    "recv_pyobj",
+    "recv_json",
+    "recv_string",
+    "recv_serialized",
+}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -106,11 +125,7 @@ def banned_calls(name: str, tree: ast.Module) -> list[str]:
                     found.append(f"{name}: {keyword.arg}")
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             found.append(f"{name}: a bare except")
-    found += [
-        f"{name} imports {module}"
-        for module in imports(tree)
-        if module.split(".")[0] in ("pickle", "marshal")
-    ]
+    found += [f"{name} imports {module}" for module in imports(tree) if module.split(".")[0] in UNPICKLERS]
     return found
 
 
@@ -147,6 +162,22 @@ def test_nothing_unsafe_is_called() -> None:
         assert banned_calls("core/x.py", ast.parse(sample)), sample
 
 
+def test_frames_are_received_in_one_place_and_decoded_in_one_as_plain_values() -> None:
+    calls: dict[str, set[str]] = {}
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            called = node.attr if isinstance(node, ast.Attribute) else ""
+            if called in DECODERS:
+                calls.setdefault(called, set()).add(name)
+            if isinstance(node, ast.Call) and called in ("unpackb", "Unpacker"):
+                assert not {keyword.arg for keyword in node.keywords} & {"object_hook", "ext_hook"}, name
+            hooks = (keyword.arg for keyword in getattr(node, "keywords", ()))
+            assert "dec_hook" not in hooks, f"{name}: a hook makes objects of what was sent"
+    assert calls.get("unpackb", set()) <= {"wire/messages.py"}
+    assert calls.pop("recv_multipart") == {"wire/link.py"}
+    assert not [calls[call] for call in calls if call.startswith("recv")]
+
+
 def test_the_environment_is_read_in_four_places() -> None:
     allowed = {"settings.py", "credentials.py", "launchers/local.py", "launchers/process.py"}
     for name, tree in sources():
@@ -166,6 +197,7 @@ def test_the_environment_is_read_in_four_places() -> None:
         ("steps", STEPS, None),
         ("launchers", LAUNCHERS, None),
         ("worker.wires", WIRES, None),
+        ("schedules", ARRIVALS, None),
     ],
 )
 def test_every_entry_of_a_table_is_there(folder: str, table: dict[str, str], helpers: None) -> None:

@@ -1,7 +1,10 @@
 """Where each value of a job comes from, and which ones are refused."""
 
+import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -137,6 +140,24 @@ def test_a_secret_within_a_header_is_masked_also_where_it_stands_alone(tmp_path:
     made = loaded(tmp_path, {"TOKEN": "canary"}, header=["Authorization: Bearer ${TOKEN}"], **flags)
     assert redact("your key canary is wrong", all_secrets(made.auth[0])) == "your key [secret] is wrong"
     assert made.auth[0][0].masked == "Bearer [secret]"
+
+
+def test_a_secret_is_masked_in_the_forms_that_servers_and_programs_repeat_it_in() -> None:
+    value = 'k"7/+=9\\Qé'
+    text = " | ".join(
+        (
+            value,
+            quote(value),
+            quote(value, safe=""),
+            json.dumps(value),
+            repr([value]),
+            b64encode(value.encode()).decode(),
+        )
+    )
+    masked = redact(text, [Secret(value)])
+    assert masked.count("[secret]") == 6
+    assert not any(character in masked for character in "k79Q%")
+    assert redact(text, [Secret("k"), Secret("")]) == text  # too short to be told from the words around it
 
 
 def test_a_job_survives_its_way_through_json(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class _Slot:
     __slots__ = ("waiter", "work")
 
     def __init__(self) -> None:
-        self.work: tuple[bytes, bool, OnDone, Sink | None] | None = None
+        self.work: tuple[bytes, bool, OnDone, Sink | None, bool] | None = None
         self.waiter: asyncio.Future[None] | None = None
 
 
@@ -106,7 +106,7 @@ class AiohttpWire:
         self._connect_s, self._first_byte_s = rules.timeouts.connect_s, rules.timeouts.first_byte_s
 
     def start(
-        self, request: bytes, has_body: bool, flight: Flight, on_done: OnDone, sink: Sink | None
+        self, request: bytes, has_body: bool, flight: Flight, on_done: OnDone, sink: Sink | None, anew: bool
     ) -> None:
         """Let the flight's own coroutine send it."""
         slot = flight.carrier
@@ -114,7 +114,7 @@ class AiohttpWire:
             slot = flight.carrier = _Slot()
             flight.task = self._loop.create_task(self._serve(flight, slot))
             flight.task.add_done_callback(die_of_task)
-        slot.work = request, has_body, on_done, sink
+        slot.work = request, has_body, on_done, sink, anew
         if slot.waiter is not None:
             slot.waiter.set_result(None)
             slot.waiter = None
@@ -128,18 +128,18 @@ class AiohttpWire:
                 waiter = slot.waiter = self._loop.create_future()
                 await waiter
                 continue
-            request, has_body, on_done, sink = work
-            result = await send(request, has_body, flight, sink)
+            request, has_body, on_done, sink, anew = work
+            result = await send(request, has_body, flight, sink, anew)
             slot.work = None
             on_done(result)
 
     async def send(
-        self, request: bytes, has_body: bool, flight: Flight, sink: Sink | None
+        self, request: bytes, has_body: bool, flight: Flight, sink: Sink | None, anew: bool
     ) -> Reply | Failure:
         """Send it in the caller's task, which ``flight.task`` names for the sweep."""
         flight.expired = False
         flight.sent = flight.first_byte = 0.0
-        channel = self._connections.take()
+        channel = None if anew else self._connections.take()
         try:
             if channel is None:
                 flight.stage = "connection"
@@ -181,7 +181,9 @@ class AiohttpWire:
             refused = self._rules.refused(status)
             assert refused is not None
             return refused
-        encoding = encoding_of(headers.get(hdrs.CONTENT_ENCODING))
+        encoding = ""
+        if hdrs.CONTENT_ENCODING in headers:
+            encoding = encoding_of(headers.getall(hdrs.CONTENT_ENCODING))
         if sink is not None and (encoding or not sink.on_headers(status, headers, flight.first_byte)):
             sink = None
         if content.is_eof() and sink is None:

@@ -37,10 +37,10 @@ class LeanWire:
         return LeanChannel(connection, self._rules, self._connections.give_back)
 
     def start(
-        self, request: bytes, has_body: bool, flight: Flight, on_done: OnDone, sink: Sink | None
+        self, request: bytes, has_body: bool, flight: Flight, on_done: OnDone, sink: Sink | None, anew: bool
     ) -> None:
         """Write it on an idle connection, or open one for it."""
-        channel = self._connections.take()
+        channel = None if anew else self._connections.take()
         if channel is not None:
             channel.begin(request, has_body, flight, on_done, sink)
             return
@@ -65,11 +65,11 @@ class LeanWire:
         channel.begin(request, has_body, flight, on_done, sink)
 
     async def send(
-        self, request: bytes, has_body: bool, flight: Flight, sink: Sink | None
+        self, request: bytes, has_body: bool, flight: Flight, sink: Sink | None, anew: bool
     ) -> Reply | Failure:
         """As ``start``, awaited."""
         ended: asyncio.Future[Reply | Failure] = self._loop.create_future()
-        self.start(request, has_body, flight, ended.set_result, sink)
+        self.start(request, has_body, flight, ended.set_result, sink, anew)
         try:
             return await ended
         except asyncio.CancelledError:

@@ -2,8 +2,8 @@
 
 Rules of this file:
 1. Everything happens within the loop's reading: no coroutine, no future, and of the usual reply no copy.
-2. The parser calls C functions where it can (lists' and dicts' own methods): a call into Python costs more than what it
-   would bring. So many ends of replies are awaited as ``_unended`` holds; a reply that nobody awaits finds ``_unbegun``
+2. The parser calls C functions where it can (lists' own methods): a call into Python costs more than what it would
+   bring. So many ends of replies are awaited as ``_unended`` holds; a reply that nobody awaits finds ``_unbegun``
    empty, and the parser fails.
 3. A connection is fit for another request only if its reply was whole, the server keeps it open, and nothing followed.
 """
@@ -23,7 +23,7 @@ from engine.worker.exchange import NEVER, NOTES_MAX, Flight, OnDone, Rules, Sink
 from engine.worker.failures import BrokenReply
 
 BARREN_BYTES_MAX: Final = 4 * HEADER_LINE_BYTES_MAX  # that follow each other and bring nothing of a body
-_ENCODING: Final = "content-encoding"
+_ENCODING: Final = b"content-encoding"
 _ENCODING_CHARS: Final = len(_ENCODING)
 _PARSER_ERRORS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
@@ -33,7 +33,7 @@ class RawHeaders(Mapping[str, str]):
 
     __slots__ = ("_raw", "_text")
 
-    def __init__(self, raw: dict[bytes, bytes]) -> None:
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
         self._raw = raw
         self._text: dict[str, str] | None = None
 
@@ -41,7 +41,7 @@ class RawHeaders(Mapping[str, str]):
         text = self._text
         if text is None:
             text = self._text = {}
-            for name, value in self._raw.items():
+            for name, value in self._raw:
                 said = value.decode("utf-8", "surrogateescape").strip(" \t")
                 text.setdefault(name.decode("latin-1").lower(), said)
         return text
@@ -65,9 +65,9 @@ class LeanChannel(asyncio.Protocol):
 
     __slots__ = (
         "_barren", "_buffer", "_bytes_max", "_connection", "_feed", "_first_byte_s", "_flight", "_give_back",
-        "_has_body", "_headers", "_is_gone", "_is_usual", "_keep", "_notes", "_opener", "_parser", "_parts", "_raw",
-        "_rules", "_sink", "_size", "_status", "_transport", "_unbegun", "_unended", "_wants_pieces", "idle_since",
-        "is_fit", "on_body", "on_header", "on_message_begin", "on_message_complete", "served",
+        "_has_body", "_headers", "_is_encoded", "_is_gone", "_is_usual", "_keep", "_notes", "_opener", "_parser", "_parts",
+        "_raw", "_rules", "_sink", "_size", "_status", "_transport", "_unbegun", "_unended", "_wants_pieces", "idle_since",
+        "is_fit", "on_body", "on_message_begin", "on_message_complete", "served",
     )  # fmt: skip
 
     def __init__(
@@ -92,16 +92,16 @@ class LeanChannel(asyncio.Protocol):
         self._has_body = self._is_usual = True
         self._unbegun: list[None] = []
         self._unended: list[None] = []
-        self._raw: dict[bytes, bytes] = {}
+        self._raw: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self.on_message_begin = self._unbegun.pop
-        self.on_header = self._raw.setdefault
         self.on_body = self._parts.append
         self.on_message_complete = self._unended.pop
         self._status = 0  # of the final reply, once its head is there
         self._keep = False
         self._notes = 0
-        self._headers: dict[bytes, bytes] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._is_encoded = False  # perhaps
         self._begin_body()
         self._make_parser()
         self._transport.set_protocol(self)
@@ -206,6 +206,12 @@ class LeanChannel(asyncio.Protocol):
 
     # --- the reply ----------------------------------------------------------------------------------------
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser has read a header, or a trailer."""
+        self._raw.append((name, value))
+        if len(name) == _ENCODING_CHARS:
+            self._is_encoded = True
+
     def on_headers_complete(self) -> None:
         """The parser has read a head: of the reply, or of a note on the way."""
         parser, raw = self._parser, self._raw
@@ -216,15 +222,14 @@ class LeanChannel(asyncio.Protocol):
             self._notes += 1
             if self._notes > NOTES_MAX:
                 raise BrokenReply(f"more than {NOTES_MAX} notes on the way to it")
-            raw.clear()
+            self._raw = []
             self._unbegun.append(None)
             self._unended.append(None)
             return
         self._status = status
         self._keep = parser.should_keep_alive()  # the parser forgets it with the reply's end
         self._notes = 0
-        self._headers = raw.copy()
-        raw.clear()  # trailers come here too
+        self._headers, self._raw = raw, []
 
     def _go_on(self, flight: Flight, size: int, at: float) -> None:
         """The reply has come further, perhaps to its end, and is not of the usual kind: without a sink, and in one piece."""
@@ -283,9 +288,13 @@ class LeanChannel(asyncio.Protocol):
         if refused is not None and not is_whole:
             self.drop(refused)
             return False
-        if self._sink is not None and refused is None and not encoding_of(headers.get(_ENCODING)):
+        if self._sink is not None and refused is None and not self._encoding():
             self._wants_pieces = self._sink.on_headers(status, headers, at)
         return True
+
+    def _encoding(self) -> str:
+        lines = [value.decode("latin-1") for name, value in self._headers if name.lower() == _ENCODING]
+        return encoding_of(lines)
 
     def _ends_with_connection(self) -> bool:
         """Whether nothing but its connection's end tells the end of this reply (RFC 9112, 6.3)."""
@@ -294,21 +303,21 @@ class LeanChannel(asyncio.Protocol):
 
     def _end(self, flight: Flight, body: bytes) -> None:
         """The reply is whole: free the connection for the next request, then tell."""
-        status, raw = self._status, self._headers
-        headers = RawHeaders(raw)
+        status = self._status
+        headers = RawHeaders(self._headers)
         result: Reply | Failure | None = None if 200 <= status < 300 else self._rules.refused(status)
         if result is None:
-            if _ENCODING_CHARS in map(len, raw) and self._has_body and not self._wants_pieces:
-                # Nearly no reply has it, and none is to be made readable for that.
-                result = self._rules.whole(status, headers, body, encoding_of(headers.get(_ENCODING)))
+            if self._is_encoded and self._has_body and not self._wants_pieces:
+                result = self._rules.whole(status, headers, body, self._encoding())
             elif len(body) > self._bytes_max:
                 result = self._rules.too_large(status)
             else:
                 result = Reply(status, headers, body)
         if flight.stage == "body":
             self._begin_body()
+        self._is_encoded = False
         if self._raw:
-            self._raw.clear()
+            self._raw = []  # trailers
         self._status = 0
         self._flight = self._sink = None
         flight.carrier = None

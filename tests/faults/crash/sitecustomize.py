@@ -1,7 +1,8 @@
 """Kills its own process at a named point of the engine's code; Python imports this by itself where it is on the path.
 
-ENGINE_CRASH_AT is ``module:function:before|after:k:marker``: at the k-th call of that function, before or after it, the process
-ends by SIGKILL, once in the life of the file ``marker``, whichever process comes first. The engine knows nothing of it.
+ENGINE_CRASH_AT is ``module:function:before|after|raise:k:marker``: at the k-th call of that function, before or after it, the
+process ends by SIGKILL, once in the life of the file ``marker``, whichever process comes first. With ``raise`` the call raises
+instead, with the text in ENGINE_CRASH_TEXT (in hexadecimal digits, back to front). The engine knows nothing of it.
 """
 
 import importlib.abc
@@ -27,11 +28,14 @@ def _arm(module, qualified: str, when: str, k: int, marker: str) -> None:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
+        if when == "raise":
+            text = bytes.fromhex(os.environ["ENGINE_CRASH_TEXT"])[::-1].decode()
+            raise RuntimeError(f"with {text} in it")
         os.kill(os.getpid(), signal.SIGKILL)
 
     @wraps(function)
     def wrapped(*args, **kwargs):
-        if when == "before":
+        if when in ("before", "raise"):
             count()
         result = function(*args, **kwargs)
         if when == "after":

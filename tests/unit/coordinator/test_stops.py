@@ -18,7 +18,7 @@ def outcome(row: int, kind: str = "", says: str = "why") -> OutcomeRow:
 
 def test_one_spent_quota_stops_the_run_and_its_row_stays_open() -> None:
     stops = Stops(job(), 0.0)
-    assert stops.judge(outcome(0, ErrorKind.QUOTA_EXHAUSTED, "no money")) == []
+    assert stops.judge(outcome(0, ErrorKind.QUOTA_EXHAUSTED, "no money"), 0.0) == []
     assert stops.exit_code is ExitCode.STOPPED
     assert "no money" in stops.reason
 
@@ -27,9 +27,9 @@ def test_one_spent_quota_stops_the_run_and_its_row_stays_open() -> None:
 def test_five_refusals_in_a_row_stop_the_run_and_none_of_their_rows_is_finished(kind: ErrorKind) -> None:
     stops = Stops(job(), 0.0)
     for row in range(4):
-        assert stops.judge(outcome(row, kind)) == []
+        assert stops.judge(outcome(row, kind), 0.0) == []
         assert not stops.reason
-    assert stops.judge(outcome(4, kind)) == []
+    assert stops.judge(outcome(4, kind), 0.0) == []
     assert stops.reason
 
 
@@ -37,20 +37,35 @@ def test_a_success_shows_that_earlier_refusals_concerned_their_rows_alone() -> N
     stops = Stops(job(), 0.0)
     refused = [outcome(row, ErrorKind.NOT_FOUND) for row in range(4)]
     for one in refused:
-        stops.judge(one)
+        stops.judge(one, 0.0)
     good = outcome(9)
-    assert stops.judge(good) == [*refused, good]
-    assert stops.judge(outcome(10, ErrorKind.NOT_FOUND)) == []
+    assert stops.judge(good, 1.0) == [*refused, good]
+    assert stops.judge(outcome(10, ErrorKind.NOT_FOUND), 1.0) == []
     assert not stops.reason
+
+
+def test_a_success_that_was_under_way_already_ends_a_streak_and_finishes_none_of_its_rows() -> None:
+    stops = Stops(job(), 0.0)
+    refused = [outcome(row, ErrorKind.UNAUTHORISED) for row in range(4)]
+    for one in refused:
+        stops.judge(one, 10.0)
+    early = outcome(9)._replace(latency_ms=1000.0)
+    assert stops.judge(early, 10.9) == [early]
+    for row in range(10, 14):
+        assert stops.judge(outcome(row, ErrorKind.UNAUTHORISED), 11.0) == []
+    assert not stops.reason
+    later = outcome(20)._replace(latency_ms=100.0)
+    assert stops.judge(later, 11.0) == [*refused, later]  # the four since then are not decided yet
+    assert len(stops.give_up()) == 4
 
 
 def test_a_late_success_does_not_finish_the_rows_that_a_stop_leaves_open() -> None:
     stops = Stops(job(), 0.0)
     for row in range(5):
-        stops.judge(outcome(row, ErrorKind.UNAUTHORISED))
+        stops.judge(outcome(row, ErrorKind.UNAUTHORISED), 0.0)
     assert stops.reason
     late = outcome(9)
-    assert stops.judge(late) == [late]
+    assert stops.judge(late, 0.0) == [late]
 
 
 @pytest.mark.parametrize(("url", "stops_run"), [("http://h/{{ page }}", False), ("http://h/score", True)])
@@ -60,14 +75,14 @@ def test_pages_that_are_missing_stop_a_run_only_if_all_rows_ask_for_the_same_one
     stops = Stops(job(step=StepSettings(kind="request", url=url)), 0.0)
     for row in range(5):
         missing = outcome(row, ErrorKind.NOT_FOUND)
-        assert stops.judge(missing) == ([] if stops_run else [missing])
+        assert stops.judge(missing, 0.0) == ([] if stops_run else [missing])
     assert bool(stops.reason) == stops_run
 
 
 def test_what_is_held_back_at_the_end_of_the_input_fails_its_rows() -> None:
     stops = Stops(job(), 0.0)
     refused = outcome(0, ErrorKind.UNAUTHORISED)
-    stops.judge(refused)
+    stops.judge(refused, 0.0)
     assert stops.give_up() == [refused]
     assert stops.give_up() == []
 
@@ -119,18 +134,18 @@ def test_no_success_is_expected_before_anything_was_sent() -> None:
 def test_more_failed_rows_than_allowed_stop_the_run() -> None:
     stops = Stops(job(max_failures="2"), 0.0)
     for row in range(2):
-        assert stops.judge(outcome(row, ErrorKind.BAD_REQUEST))
+        assert stops.judge(outcome(row, ErrorKind.BAD_REQUEST), 0.0)
     assert not stops.reason
-    stops.judge(outcome(2, ErrorKind.BAD_REQUEST))
+    stops.judge(outcome(2, ErrorKind.BAD_REQUEST), 0.0)
     assert "--max-failures" in stops.reason
 
 
 def test_a_share_of_failures_counts_only_once_there_are_enough_rows() -> None:
     stops = Stops(job(max_failures="10%"), 0.0)
     for row in range(19):
-        stops.judge(outcome(row, ErrorKind.BAD_REQUEST if row < 5 else ""))
+        stops.judge(outcome(row, ErrorKind.BAD_REQUEST if row < 5 else ""), 0.0)
     assert not stops.reason
-    stops.judge(outcome(19, ErrorKind.BAD_REQUEST))
+    stops.judge(outcome(19, ErrorKind.BAD_REQUEST), 0.0)
     assert stops.reason
 
 

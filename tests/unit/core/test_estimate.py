@@ -39,6 +39,8 @@ def test_one_reply_that_is_far_off_moves_it_little_and_a_change_is_followed() ->
     correction = learnt(1.0, 200)
     correction.observe(100, 300)
     assert correction.factor < 1.06
+    correction.observe(100, 10**9)
+    assert correction.factor < 1.12
     for _ in range(200):
         correction.observe(100, 140)
     assert correction.factor == pytest.approx(1.4, rel=0.02)

@@ -144,3 +144,20 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="not a whole Parquet file"):
         Source(str(tmp_path / "in.parquet"), "parquet", row_bytes_max=1000)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", [pa.int64(), pa.decimal128(10, 2)])
+@pytest.mark.parametrize("text", ["1E+999999999", "1E-999999999", "-1e999999999"])
+def test_a_number_of_more_digits_than_memory_has_room_for_is_never_written_out(kind: Any, text: str) -> None:
+    for value in (text, Decimal(text)):
+        with pytest.raises((pa.ArrowException, TypeError, ValueError, ArithmeticError)):
+            parquet._restored([value], kind)
+
+
+def test_large_rows_become_values_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 1_000)
+    table = pa.table({"n": list(range(100)), "text": [f"{n} " + "x" * 100 for n in range(100)]})
+    assert through(tmp_path, table).equals(table)
+    batch = table.to_batches()[0]
+    assert [part.num_rows for part in parquet._parts(batch)] == [1] * 100

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from waiting import until
 
 from engine.core.quota import Rates
-from engine.limiter.client import LimiterClient
+from engine.limiter.client import AWAY_S, LOOK_S, LimiterClient
 from engine.limiter.registry import Entry
 from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.wire.link import Hub, Spoke
@@ -361,15 +362,41 @@ def test_after_a_rejoin_the_same_limiter_is_told_the_rest_and_a_new_one_everythi
         await until(lambda: len(limiter.joins()) == 2)
         assert (limiter.joins()[1].epoch, limiter.joins()[1].largest) == (7, 1)
         if epoch == 7:
-            # The second call's grant was lost on its way, and the third call never arrived.
+            # The second call's grant was lost on its way, and the third call never arrived: both are asked for anew.
             limiter.says(Joined(epoch=7, told=2, given=2, generation=0))
-            expected = Need(first=2, charges=[3], settled=0)
+            expected = Need(first=3, charges=[2, 3], settled=0)
         else:
             limiter.says(Joined(epoch=8, told=0, given=0, generation=5))
             expected = Need(first=0, charges=[2, 3], settled=0)
         await until(lambda: len(limiter.needs()) == 2)
         assert limiter.needs()[1] == expected
-        assert len(caller.times) == (2 if epoch == 7 else 1)
+        assert len(caller.times) == 1
+        caller.client.close()
+        limiter.hub.close()
+
+    asyncio.run(body())
+
+
+def test_a_permit_that_lay_unread_while_the_worker_was_stopped_is_asked_for_anew(entry: Entry) -> None:
+    async def body() -> None:
+        limiter = ScriptedLimiter(entry)
+        caller = Caller(entry)
+        caller.client.need(1)
+        caller.client.need(2)
+        await until(limiter.joins)
+        limiter.says(Joined(epoch=7, told=0, given=0, generation=0, serial=1))
+        await until(limiter.needs)
+        limiter.says(Grant(upto=1, generation=0))
+        time.sleep(LOOK_S + AWAY_S + 0.2)  # noqa: ASYNC251 - as if it were stopped
+        await until(lambda: len(limiter.joins()) >= 2)
+        limiter.says(Joined(epoch=7, told=2, given=2, generation=0, serial=1))  # an answer from before
+        limiter.says(Grant(upto=2, generation=0))
+        limiter.says(Joined(epoch=7, told=2, given=1, generation=0, serial=2))
+        await until(lambda: len(limiter.needs()) == 2)
+        assert limiter.needs()[1] == Need(first=2, charges=[1, 2], settled=0)
+        assert not caller.times
+        limiter.says(Grant(upto=4, generation=0))
+        await until(lambda: len(caller.times) == 2)
         caller.client.close()
         limiter.hub.close()
 

@@ -50,8 +50,8 @@ def test_an_answer_has_text_usage_model_and_end() -> None:
         ({}, Usage()),
         ("many", Usage()),
         ({"prompt_tokens": -5, "completion_tokens": 5}, Usage(-1, 5)),
-        ({"prompt_tokens": 10**18, "completion_tokens": 10**30}, Usage(10**9, 10**9)),
-        ({"prompt_tokens": 1e300, "completion_tokens": 2.9}, Usage(10**9, 2)),
+        ({"prompt_tokens": 10**18, "completion_tokens": 10**30}, Usage()),
+        ({"prompt_tokens": 1e300, "completion_tokens": 2.9}, Usage(-1, 2)),
         ({"prompt_tokens": "7", "completion_tokens": [7]}, Usage()),
         ({"prompt_tokens": True, "completion_tokens": None}, Usage()),
         (
@@ -59,7 +59,7 @@ def test_an_answer_has_text_usage_model_and_end() -> None:
             Usage(7, 1),
         ),
         ({"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 20}, Usage(7, 13)),  # Gemini's thinking
-        ({"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 10**18}, Usage(7, 10**9 - 7)),
+        ({"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 10**18}, Usage(7, 1)),
         ({"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 3}, Usage(7, 9)),
     ],
 )
@@ -74,7 +74,7 @@ def test_numbers_that_are_no_json_do_not_cost_the_answer() -> None:
     body = b'{%b,"usage":{"prompt_tokens":NaN,"completion_tokens":1e999}}' % choices
     answer = OpenAI(Target("openai", model="m")).parse(Reply(200, {}, body))
     assert isinstance(answer, Answer)
-    assert answer.usage == Usage(-1, 10**9)
+    assert answer.usage == Usage()
 
 
 @pytest.mark.parametrize(

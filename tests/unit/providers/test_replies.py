@@ -60,7 +60,15 @@ def test_a_huge_page_is_read_at_once(body: bytes) -> None:
 
 
 def test_counts_are_clamped() -> None:
-    assert [count(value) for value in (0, 7, 7.9, 10**18, float("inf"))] == [0, 7, 7, 10**9, 10**9]
+    assert [count(value) for value in (0, 7, 7.9, 10**9, 10**9 + 1, 10**18, float("inf"))] == [
+        0,
+        7,
+        7,
+        10**9,
+        -1,
+        -1,
+        -1,
+    ]
     assert [count(value) for value in (-1, -0.5, float("nan"), True, "7", None, [])] == [-1] * 7
     assert total(-1, 5, 7) == 12 and total(-1, -1) == -1 and total(10**9, 10**9) == 10**9
 

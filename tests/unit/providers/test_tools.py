@@ -7,6 +7,7 @@ import pytest
 
 from engine.core.model import Answer, Reply, Target
 from engine.providers import make_provider
+from engine.providers.tools import from_functions
 
 ASKED = [{"name": "weather", "arguments": {"city": "Rome"}}, {"name": "time", "arguments": {}}]
 CHAT_CALLS = [
@@ -87,3 +88,10 @@ def test_arguments_that_are_no_json_are_kept_as_text(arguments: str) -> None:
     answer = parsed("openai", chat({"content": None, "tool_calls": [call]}, "length"))
     assert answer.value == [{"name": "weather", "arguments": arguments}]
     assert answer.finish == "length"
+
+
+def test_arguments_nested_deeper_than_a_record_may_be_stay_text() -> None:
+    for depth, kind in ((100, list), (400, str)):
+        text = "[" * depth + "]" * depth
+        (call,) = from_functions([{"function": {"name": "f", "arguments": text}}])
+        assert type(call["arguments"]) is kind

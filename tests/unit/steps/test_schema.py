@@ -67,7 +67,7 @@ def test_a_fence_and_white_space_around_the_answer_are_tolerated(text: str) -> N
         ("The field is text.", "not valid JSON"),
         ('{"field": "te', "not valid JSON"),
         ('{"field": NaN}', "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("{}", '"field" is a required property'),
         ('{"field": "text", "score": 9}', "at score: 9 is greater"),
         ('{"field": "sport"}', "at field: "),
@@ -127,3 +127,13 @@ def test_a_schema_with_a_byte_order_mark_is_read() -> None:
 def test_the_answer_cannot_go_into_a_column_of_the_engine() -> None:
     with pytest.raises(UsageError, match="_error"):
         columns(into="_error", schema=None)
+
+
+@pytest.mark.parametrize("key", ["a", "b"])
+@pytest.mark.parametrize("depth", [191, 260, 900, 100_000])
+def test_an_answer_nested_deeper_than_a_record_may_be_is_a_sentence(key: str, depth: int) -> None:
+    schema = {"properties": {"a": {"$ref": "#"}}, "additionalProperties": False}
+    columns = Columns(into="r", into_given=False, schema=schema)
+    said = columns.read(f'{{"{key}":' * depth + "1" + "}" * depth)
+    assert said == "the answer is nested too deeply"
+    assert isinstance(columns.read('{"a":' * 189 + "{}" + "}" * 189), dict)

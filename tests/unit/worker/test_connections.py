@@ -128,6 +128,29 @@ def test_notes_on_the_way_are_not_the_reply() -> None:
     play(in_turn(b"HTTP/1.1 100 Continue\r\n\r\n" + early + reply(b"first"), reply(b"second")), scene)
 
 
+def test_notes_without_end_are_cut_off_long_before_the_time_out() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        while True:
+            await peer.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 500)
+
+    async def scene(fetcher: Fetcher, server: ScriptedServer) -> None:
+        one = await ask(fetcher, server.origin)
+        assert isinstance(one, Failure) and one.kind is ErrorKind.PROTOCOL_ERROR
+
+    play(handler, scene)
+
+
+def test_a_call_may_ask_for_a_new_connection_although_there_are_idle_ones() -> None:
+    async def scene(fetcher: Fetcher, server: ScriptedServer) -> None:
+        call = Call("POST", f"{server.origin}/v1/x", (), b"{}")
+        for anew, opened in ((False, 1), (False, 1), (True, 2), (False, 2)):
+            assert isinstance(await fetcher.send(call, "key", Flight(), anew=anew), Reply)
+            assert server.connections == opened
+
+    play(in_turn(*[reply(b"body")] * 4), scene)
+
+
 def test_two_replies_to_one_request_give_one_and_the_other_is_never_used() -> None:
     async def handler(peer: Peer) -> None:
         request = await peer.request()

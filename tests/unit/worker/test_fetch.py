@@ -194,6 +194,21 @@ def test_an_encoding_that_was_not_asked_for_is_a_protocol_error() -> None:
     assert kind_of(results[0]) is ErrorKind.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize(
+    ("encodings", "rest"),
+    [
+        ((b"gzip",), gzip.compress(b"more", mtime=0)),
+        ((b"gzip",), b"waste"),
+        ((b"gzip", b"br"), b""),
+        ((b"identity", b"gzip"), b""),
+    ],
+)
+def test_a_body_that_is_only_partly_understood_is_no_reply(encodings: tuple[bytes, ...], rest: bytes) -> None:
+    lines = b"".join(b"Content-Encoding: %b\r\n" % encoding for encoding in encodings)
+    results, _ = send(always(reply(gzip.compress(b"{}") + rest, extra=lines)))
+    assert kind_of(results[0]) is ErrorKind.PROTOCOL_ERROR
+
+
 def test_a_truncated_body_is_never_a_reply() -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
