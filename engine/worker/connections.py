@@ -125,3 +125,22 @@ class Connections(Generic[C]):
         """Close all connections."""
         self.drop_idle()
         await self._opener.close()
+
+
+class Pooled(Generic[C]):
+    """What every wire does with its connections besides sending."""
+
+    def __init__(self, connections: Connections[C]) -> None:
+        self._connections = connections
+
+    def prune(self) -> None:
+        """Close what has been idle for too long."""
+        self._connections.prune()
+
+    def drop_idle(self) -> None:
+        """Close the connections that nothing is sent on."""
+        self._connections.drop_idle()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connections.close()

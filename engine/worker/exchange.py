@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from engine.config import Limits, Timeouts
-from engine.core.errors import ErrorKind
+from engine.core.errors import CannotStart, ErrorKind
 from engine.core.model import Failure, Reply
 from engine.credentials import Secret, redact
 from engine.worker.failures import classify, detail
@@ -77,6 +77,14 @@ class Wire(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+def works_otherwise(package: str, version: str) -> CannotStart:
+    """A rehearsal of a wire went wrong."""
+    return CannotStart(
+        f"the installed {package} {version} works otherwise than the engine needs; install a version that this one was "
+        "released with, or use another --wire. Nothing was sent."
+    )
 
 
 class Rules:

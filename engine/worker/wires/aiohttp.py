@@ -17,10 +17,9 @@ from aiohttp.connector import Connection
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 
-from engine.core.errors import CannotStart
 from engine.core.model import Failure, Reply
-from engine.worker.connections import HEADER_LINE_BYTES_MAX, HEADERS_MAX, Connections, Opener
-from engine.worker.exchange import NEVER, NOTES_MAX, Flight, OnDone, Rules, Sink, encoding_of
+from engine.worker.connections import HEADER_LINE_BYTES_MAX, HEADERS_MAX, Connections, Opener, Pooled
+from engine.worker.exchange import NEVER, NOTES_MAX, Flight, OnDone, Rules, Sink, encoding_of, works_otherwise
 from engine.worker.failures import NETWORK_ERRORS, BrokenReply
 from engine.worker.fault import die_of_task
 
@@ -95,13 +94,13 @@ class _Slot:
         self.waiter: asyncio.Future[None] | None = None
 
 
-class AiohttpWire:
+class AiohttpWire(Pooled[AiohttpChannel]):
     """See the module."""
 
     def __init__(self, opener: Opener, rules: Rules) -> None:
         self._loop = asyncio.get_running_loop()
         rehearse(self._loop)
-        self._connections = Connections(opener, AiohttpChannel)
+        super().__init__(Connections(opener, AiohttpChannel))
         self._rules = rules
         self._connect_s, self._first_byte_s = rules.timeouts.connect_s, rules.timeouts.first_byte_s
 
@@ -224,18 +223,6 @@ class AiohttpWire:
             flight.expired = True
             flight.task.cancel()
 
-    def prune(self) -> None:
-        """Close what has been idle for too long."""
-        self._connections.prune()
-
-    def drop_idle(self) -> None:
-        """Close what is not lent."""
-        self._connections.drop_idle()
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._connections.close()
-
 
 class _Stage(asyncio.Transport):
     """A connection without a network, for a rehearsal."""
@@ -282,7 +269,4 @@ def rehearse(loop: asyncio.AbstractEventLoop) -> None:
     except Exception as error:  # whatever it is, it is not what requests were written for
         works, cause = False, error
     if not works:
-        raise CannotStart(
-            f"the installed aiohttp {aiohttp.__version__} works otherwise than the engine needs; install a version "
-            "that this one was released with. Nothing was sent."
-        ) from cause
+        raise works_otherwise("aiohttp", aiohttp.__version__) from cause

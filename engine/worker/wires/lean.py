@@ -14,16 +14,15 @@ from typing import cast
 import httptools
 from aiohttp.connector import Connection
 
-from engine.core.errors import CannotStart
 from engine.core.model import Failure, Reply
-from engine.worker.connections import Connections, Opener
-from engine.worker.exchange import NEVER, Flight, OnDone, Rules, Sink
+from engine.worker.connections import Connections, Opener, Pooled
+from engine.worker.exchange import NEVER, Flight, OnDone, Rules, Sink, works_otherwise
 from engine.worker.failures import NETWORK_ERRORS
 from engine.worker.fault import die_of_task
 from engine.worker.wires.lean_channel import LeanChannel
 
 
-class LeanWire:
+class LeanWire(Pooled[LeanChannel]):
     """See the module."""
 
     def __init__(self, opener: Opener, rules: Rules) -> None:
@@ -31,7 +30,7 @@ class LeanWire:
         rehearse(rules)
         self._rules = rules
         self._connect_s = rules.timeouts.connect_s
-        self._connections: Connections[LeanChannel] = Connections(opener, self._made)
+        super().__init__(Connections(opener, self._made))
 
     def _made(self, connection: Connection) -> LeanChannel:
         return LeanChannel(connection, self._rules, self._connections.give_back)
@@ -89,18 +88,6 @@ class LeanWire:
             flight.deadline = NEVER
             if result is not None and flight.on_done is not None:
                 flight.on_done(result)
-
-    def prune(self) -> None:
-        """Close what has been idle for too long."""
-        self._connections.prune()
-
-    def drop_idle(self) -> None:
-        """Close what is not lent."""
-        self._connections.drop_idle()
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._connections.close()
 
 
 class Stage:
@@ -164,7 +151,4 @@ def rehearse(rules: Rules) -> None:
     except Exception as error:  # whatever it is, it is not what replies were read with
         works, cause = False, error
     if not works:
-        raise CannotStart(
-            f"the installed httptools {httptools.__version__} works otherwise than the engine needs; install a version "
-            "that this one was released with, or use --wire aiohttp. Nothing was sent."
-        ) from cause
+        raise works_otherwise("httptools", httptools.__version__) from cause

@@ -265,7 +265,11 @@ class LeanChannel(asyncio.Protocol):
                 self._sink.on_data(data, at)
             self._end(flight, b"")
         else:
-            self._end(flight, bytes(self._buffer) + data if self._buffer else data)
+            if self._buffer:
+                self._buffer += data
+                data = bytes(self._buffer)
+                self._buffer = bytearray()  # a large body is here twice for a moment, not three times
+            self._end(flight, data)
 
     def _look(self, flight: Flight, at: float) -> bool:
         """The head is there: whether its body is to be read."""

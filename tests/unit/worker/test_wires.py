@@ -102,31 +102,26 @@ def test_what_follows_a_reply_is_never_used_and_neither_is_its_connection() -> N
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("version", "says", "connections"),
     [
-        reply(b"ok", extra=b"Connection: close\r\n"),
-        reply(b"ok", extra=b"CONNECTION: Close\r\n"),
-        reply(b"ok").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        (b"1.1", b"", 1),
+        (b"1.1", b"Connection: close\r\n", 3),
+        (b"1.1", b"CONNECTION: Close\r\n", 3),
+        (b"1.0", b"", 3),
+        (b"1.0", b"Connection: keep-alive\r\n", 1),
     ],
 )
-def test_a_connection_that_the_server_will_close_is_not_used_again(answer: bytes) -> None:
+def test_a_connection_is_used_again_only_if_the_server_keeps_it(
+    version: bytes, says: bytes, connections: int
+) -> None:
+    answer = reply(b"ok", extra=says).replace(b"HTTP/1.1", b"HTTP/" + version)
+
     async def scene(client: Client) -> None:
         for _ in range(3):
             assert replied(await client.ask()) == (200, b"ok")
-        assert client.server.connections == 3
+        assert client.server.connections == connections
 
-    play(in_turn(answer, answer), scene)
-
-
-def test_http_1_0_that_says_keep_alive_is_kept() -> None:
-    answer = reply(b"ok", extra=b"Connection: keep-alive\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
-
-    async def scene(client: Client) -> None:
-        for _ in range(2):
-            assert replied(await client.ask()) == (200, b"ok")
-        assert client.server.connections == 1
-
-    play(in_turn(answer, answer), scene)
+    play(in_turn(answer, answer, answer), scene)
 
 
 def test_a_head_request_whose_reply_has_a_body_all_the_same_is_a_protocol_error() -> None:
