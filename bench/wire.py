@@ -1,7 +1,8 @@
 """CPU of the wires alone: per plain request and per SSE chunk, on one core, against the mock in another process.
 
 One command: python bench/wire.py [--quick]. Clients take turns, and the least of all rounds counts: other work on the
-machine only adds. ``floor`` is a uvloop protocol with httptools and nothing else. Writes bench/results/wire.json.
+machine only adds. ``floor`` is a uvloop protocol with httptools and nothing else; ``start`` takes results by callback,
+``send`` awaits them in a task for each of the requests at once. Writes bench/results/wire.json.
 """
 
 import asyncio
@@ -183,8 +184,8 @@ CLIENTS = {
     "lean start": 64,
     "lean send": 64,
     "aiohttp start": 64,
-    "lean start stream": 64,
-    "aiohttp start stream": 64,
+    "lean start stream": 160,
+    "aiohttp start stream": 160,
 }
 
 
@@ -197,7 +198,7 @@ def main() -> None:
         gc.set_threshold(50_000, 20, 50)
         print(json.dumps(uvloop.run(drive(kind, base_url, int(count), int(at_once)))))
         return
-    rounds, requests, streams = (2, 10_000, 200) if "--quick" in sys.argv else (5, 40_000, 1_000)
+    rounds, requests, streams = (2, 8_000, 400) if "--quick" in sys.argv else (5, 20_000, 800)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
     with (
         MockProcess(MockSettings()) as mock,
