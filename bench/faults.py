@@ -7,9 +7,11 @@ trials leave possible.
 
 import json
 import math
+import operator
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -39,22 +41,30 @@ def upper_bound(failures: int, trials: int, confidence: float = 0.95) -> float:
     return high
 
 
-def gathered(folder: Path) -> list[dict[str, Any]]:
-    """The counts of all test processes, added up for each promise and test."""
+def gathered(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The counts of all test processes, put together for each promise and test; and the tests that failed."""
     sums: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"trials": 0, "failures": 0})
+    failed = []
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text().splitlines():
             count = json.loads(line)
+            if "failed_test" in count:
+                failed.append(count["failed_test"])
+                continue
             total = sums[count.pop("promise"), count.pop("test")]
             for name, value in count.items():
                 if isinstance(value, int | float):
-                    total[name] = total.get(name, 0) + value
-    return [{"promise": promise, "test": test, **total} for (promise, test), total in sorted(sums.items())]
+                    put = max if name.endswith("_max") else operator.add
+                    total[name] = put(total.get(name, 0), value)
+    return [
+        {"promise": promise, "test": test, **total} for (promise, test), total in sorted(sums.items())
+    ], failed
 
 
 def main() -> int:
-    """Run the campaign."""
+    """Run the campaign. Ends with 1, and keeps no result, where a test failed or did not run."""
     quick = "--quick" in sys.argv
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [
@@ -62,16 +72,23 @@ def main() -> int:
             "--trials", "quick" if quick else "nightly",
         ]  # fmt: skip
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
-        counts = gathered(folder)
+        counts, failed = gathered(folder)
         mutants: dict[str, Any] = {}
         if not quick:
             result = folder / "mutants.json"
             code |= subprocess.run(
                 [sys.executable, "tests/mutants.py", "--json", str(result)], cwd=ROOT, check=False
             ).returncode
-            mutants = json.loads(result.read_text())
+            mutants = json.loads(result.read_text()) if result.exists() else {}
     lines = [
-        [one["promise"], one["test"], f"{one['trials']:,}", one["failures"], bound_of(one), other_figure(one)]
+        [
+            one["promise"],
+            one["test"],
+            f"{one['trials']:,}",
+            one["failures"],
+            bound_of(one),
+            other_figures(one),
+        ]
         for one in counts
     ]
     if mutants:
@@ -79,11 +96,20 @@ def main() -> int:
         lines.append(
             ["the tests would notice", "rules broken on purpose", mutants["total"], survived, "", ""]
         )
-    header = ["promise", "test", "trials", "failures", "95 % bound", "other figure"]
+    header = ["promise", "test", "trials", "failures", "95 % bound", "other figures"]
     print(table(header, lines))
+    if code or failed:
+        print("\n".join(["NOT KEPT: the campaign did not pass.", *failed]))
+        return 1
     if not quick:
-        print(save("faults", {"table": [header, *lines], "counts": counts, "mutants": mutants}))
-    return code
+        minutes = round((time.monotonic() - began) / 60)
+        print(
+            save(
+                "faults",
+                {"table": [header, *lines], "counts": counts, "mutants": mutants, "minutes": minutes},
+            )
+        )
+    return 0
 
 
 def bound_of(one: dict[str, Any]) -> str:
@@ -92,17 +118,12 @@ def bound_of(one: dict[str, Any]) -> str:
     return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
 
 
-def other_figure(one: dict[str, Any]) -> str:
-    """What else a test measured."""
-    if "in_doubt" in one:
-        return f"{one['repeated']} calls repeated, {one['in_doubt']} told as in doubt"
-    if "runs" in one:
-        return f"{one['runs']:,} runs"
-    if "kills" in one:
-        return f"{one['kills']:,} kills, {one['lost_messages']:,} messages lost"
-    if "megabytes" in one:
-        return f"{one['megabytes']:.1f} MB looked through"
-    return ""
+def other_figures(one: dict[str, Any]) -> str:
+    """What else was counted or measured, in the names' own words."""
+    figures = {
+        name: value for name, value in one.items() if name not in ("promise", "test", "trials", "failures")
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in figures.items())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--scorecard", default="", help="a folder for the counts of tests/faults")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the quick set there is nothing marked ``nightly``, and of what is marked ``quick(name=values)`` only that."""
+    if config.getoption("--trials") != "quick":
+        return
+    for item in items:
+        few = item.get_closest_marker("quick")
+        chosen = {} if few is None else few.kwargs
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        is_left_out = any(parameters[name] not in values for name, values in chosen.items())
+        if is_left_out or item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="in the nightly set"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put a test that failed on the scorecard: it may have ended before it counted anything."""
+    report = yield
+    if report.failed:
+        _scorecard_of(item.config).failed(item.nodeid)
+    return report
+
+
+def _scorecard_of(config: pytest.Config) -> Scorecard:
+    folder = config.getoption("--scorecard")
+    return Scorecard(Path(folder) if folder else None)
+
+
 @pytest.fixture(scope="session")
 def scorecard(pytestconfig: pytest.Config) -> Scorecard:
     """Where a campaign's test counts its trials."""
-    folder = pytestconfig.getoption("--scorecard")
-    return Scorecard(Path(folder) if folder else None)
+    return _scorecard_of(pytestconfig)

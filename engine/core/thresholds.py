@@ -34,6 +34,7 @@ METRICS: dict[str, Kind] = {
     "ttfb": Kind.TIME,
     "ttft": Kind.TIME,
     "ttft_sched": Kind.TIME,
+    "ttfo": Kind.TIME,
     "tpot": Kind.TIME,
     "chunk_gap": Kind.TIME,
     "stall": Kind.TIME,

@@ -112,7 +112,7 @@ def served(folder: Path, replies: dict[str, bytes], *more: str) -> tuple[dict[st
 def test_compressed_replies_are_cut_at_the_cap_or_refused_unopened(
     tmp_path: Path, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
-    megabytes = 1_024 if pytestconfig.getoption("--trials") == "quick" else 10_240
+    megabytes = 256 if pytestconfig.getoption("--trials") == "quick" else 10_240
     cases = bodies(megabytes)
     replies = {
         name: reply(body, "200 OK", f"Content-Encoding: {encoding}")
@@ -132,6 +132,7 @@ def test_compressed_replies_are_cut_at_the_cap_or_refused_unopened(
     assert peak - calm < 4 * CAP_MB, f"{calm:.0f} MB without bombs, {peak:.0f} MB with them"
 
 
+@pytest.mark.quick(schema=[True])
 @pytest.mark.parametrize("schema", [False, True])
 def test_json_that_is_deep_wide_or_out_of_range_costs_its_own_row_only(
     tmp_path: Path, schema: bool, scorecard: Scorecard

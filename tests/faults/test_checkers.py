@@ -53,7 +53,7 @@ def with_a_row_twice(history: History) -> None:
 
 def with_a_row_of_nobody(history: History) -> None:
     assert history.output
-    history.output.append({"id": 99, "_status": "failed"})
+    history.output.append({"id": 99, "_status": "failed", "_error": "poison: three deaths"})
 
 
 def with_two_rows_changed_over(history: History) -> None:
@@ -79,6 +79,15 @@ def with_a_request_nobody_counts(history: History) -> None:
     history.requests = 5
 
 
+def with_an_attempt_nobody_saw(history: History) -> None:
+    history.attempts = 5
+
+
+def with_a_row_that_failed(history: History) -> None:
+    assert history.output
+    history.output[1] = {"id": 1, "_status": "failed", "_error": "timeout: no reply"}
+
+
 def with_a_done_row_gone(history: History) -> None:
     del history.kept[3]
 
@@ -94,6 +103,8 @@ BROKEN: dict[Callable[[History], None], set[str]] = {
     with_a_row_paid_twice: {"repeated_beyond_doubt"},
     with_a_request_nobody_counts: {"unrecorded_attempts"},
     with_a_done_row_gone: {"lost"},
+    with_an_attempt_nobody_saw: {"attempts_beyond_requests"},
+    with_a_row_that_failed: {"failed"},
 }
 
 
@@ -146,5 +157,5 @@ def test_leftovers_are_found(tmp_path: Path, limiter_dir: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         found = " ".join(leftovers(output, limiter_dir, [os.getpid()]))
         process.communicate(b"\n")
-    for name in ("store.db-wal", ".out.jsonl.new", "info.json", f"'pid': {process.pid}"):
+    for name in ("store.db-wal", ".out.jsonl.new", "info.json", f"pid={process.pid}"):
         assert name in found

@@ -38,6 +38,7 @@ POINTS = (
     "engine.limiter.desk:Desk.give:after",
     "engine.limiter.desk:Desk.need:before",
 )
+QUICK_POINTS = [POINTS[at] for at in (0, 3, 6, 10, 13)]
 
 
 def test_any_process_may_die_at_any_instant(
@@ -53,33 +54,32 @@ def test_any_process_may_die_at_any_instant(
     assert kills >= 3, told.kills
 
 
+@pytest.mark.quick(k=[1], point=QUICK_POINTS)
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
 def test_death_at_a_named_point_costs_no_row(
-    tmp_path: Path, limiter_dir: Path, point: str, k: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, limiter_dir: Path, point: str, k: int, scorecard: Scorecard
 ) -> None:
-    if k > 1 and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     if k > 1 and ("sink" in point or "finish" in point):
         pytest.skip("happens once in a run")
     marker = tmp_path / "died"
-    with Campaign(tmp_path, limiter_dir, 150, latency="30ms") as campaign:
+    rows = 450 if "limiter" in point else 150  # more than a few seconds allow
+    with Campaign(tmp_path, limiter_dir, rows, latency="30ms") as campaign:
         campaign.run.clear_away()  # the first one is to be killed by itself, at the point
-        campaign.bury([])
+        campaign.bury()
         campaign.start(f"{point}:{k}:{marker}")
         told = campaign.finish()
-    wrong = told.wrong
-    told.kills["named"] = 1
-    told.count(scorecard, "deaths at named points")
     assert marker.exists(), "the point was never reached"
+    told.kills["named"] = 2  # the first run, too
+    told.count(scorecard, "deaths at named points")
+    wrong = told.wrong
     assert not wrong, wrong
 
 
+@pytest.mark.nightly
 def test_a_coordinator_that_has_buried_many_workers_holds_no_more_than_before(
-    tmp_path: Path, limiter_dir: Path, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     with Campaign(tmp_path, limiter_dir, 50_000) as campaign:
         coordinator = psutil.Process(campaign.run.pid)
 

@@ -44,15 +44,15 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "wrong_length": ("protocol_error", "bad_reply", "connection_reset", "stale_keepalive", "timeout"),
     "many_headers": ("protocol_error",),
 }
+QUICK_FAULTS = ["reset", "truncate", "hang", "wrong200", "huge", "503", "stale", "extra_reply", "usage"]
 
 
+@pytest.mark.quick(percent=[10], fault=QUICK_FAULTS)
 @pytest.mark.parametrize("percent", [1, 10, 100])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_misbehaving_server_gets_no_row_lost_or_mixed_up(
-    tmp_path: Path, fault: str, percent: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, fault: str, percent: int, scorecard: Scorecard
 ) -> None:
-    if percent != 10 and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows = 40 if percent == 100 else 100
     name, _, rest = fault.partition(",")
     rule = parse_fault(f"{name}={percent / 100}{',' + rest if rest else ''}")

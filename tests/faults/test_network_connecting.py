@@ -81,12 +81,11 @@ def seen(names: Path, end: str) -> int:
     return (names / "seen").read_text().split().count(end)
 
 
+@pytest.mark.quick(mode=["nxdomain"])
 @pytest.mark.parametrize("mode", ["nxdomain", "servfail"])
 def test_a_name_that_does_not_resolve_at_first_costs_no_row_and_no_restart(
-    tmp_path: Path, names: Path, mode: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, names: Path, mode: str, scorecard: Scorecard
 ) -> None:
-    if mode != "nxdomain" and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows = 20
     told(names, mode)
     with MockProcess(MockSettings(latency="20ms", log=True, row_key="prompt")) as mock:
@@ -104,12 +103,11 @@ def test_a_name_that_does_not_resolve_at_first_costs_no_row_and_no_restart(
     assert recovery_s < SLOWEST_S + LATE_S
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("every", [10, 100])
 def test_a_name_that_resolves_now_and_then_costs_no_row(
-    tmp_path: Path, names: Path, every: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, names: Path, every: int, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows = 400 if every == 100 else 120
     told(names, f"flap:{every}")
     settings = MockSettings(latency="20ms", log=True, row_key="prompt", faults=(parse_fault("stale"),))
@@ -122,12 +120,11 @@ def test_a_name_that_resolves_now_and_then_costs_no_row(
     assert seen(names, "nxdomain") >= 1
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["nxdomain", "servfail", "timeout"])
 def test_a_name_that_never_resolves_ends_the_run_in_time_and_leaves_it_fit_to_go_on(
-    tmp_path: Path, names: Path, mode: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, names: Path, mode: str, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows = 40
     told(names, mode)
     with MockProcess(MockSettings(log=True, row_key="prompt")) as mock:
@@ -172,11 +169,10 @@ def test_a_port_that_opens_late_costs_no_row_and_no_restart(tmp_path: Path, scor
     assert recovery_s < SLOWEST_S + LATE_S
 
 
+@pytest.mark.nightly
 def test_a_port_that_stays_closed_ends_the_run_and_leaves_its_rows_open(
-    tmp_path: Path, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows, port = 60, free_port()
     began = time.monotonic()
     first = start(f"http://127.0.0.1:{port}/v1", tmp_path, rows)
@@ -284,13 +280,12 @@ def ca_file(tmp_path: Path) -> str:
     return str(tmp_path / "ca.pem")
 
 
+@pytest.mark.quick(name=["expired"])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("name", UNTRUSTED)
 def test_a_server_that_cannot_prove_its_name_gets_no_byte_of_a_request(
-    tmp_path: Path, ca_file: str, name: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, ca_file: str, name: str, scorecard: Scorecard
 ) -> None:
-    if name not in ("expired",) and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows = 40
     context = UNTRUSTED[name]()
     greeted: list[str] = []
@@ -306,12 +301,11 @@ def test_a_server_that_cannot_prove_its_name_gets_no_byte_of_a_request(
         assert (summary["failures"], summary["requests"]) == ({"tls": rows}, rows)  # not one was tried again
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("percent", [1, 10])
 def test_one_server_of_many_with_a_bad_certificate_gets_nothing_and_the_others_all(
-    tmp_path: Path, ca_file: str, percent: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, ca_file: str, percent: int, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows, every = 120, 100 // percent
     good, bad = certified(CA.issue_cert("localhost")), UNTRUSTED["of a stranger"]()
     greeted: list[int] = []

@@ -266,12 +266,11 @@ def judged(
     return summary
 
 
+@pytest.mark.quick(every=[5])
 @pytest.mark.parametrize("every", [5, 10, 100])
 def test_broken_replies_of_every_kind_among_good_ones_cost_hardly_a_row_its_answer(
-    tmp_path: Path, every: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, every: int, scorecard: Scorecard
 ) -> None:
-    if every != 5 and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     strikes = {name: strike for name, (strike, _) in STRIKES.items()}
     allowed = {kind for _, kinds in STRIKES.values() for kind in kinds}
     rows = len(STRIKES) * every
@@ -281,12 +280,11 @@ def test_broken_replies_of_every_kind_among_good_ones_cost_hardly_a_row_its_answ
     assert summary["failed"] <= 0.05 * rows  # they met what is not to be asked for again, or three in a row
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", STRIKES)
 def test_a_server_of_nothing_but_broken_replies_is_never_believed(
-    tmp_path: Path, name: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, name: str, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     strike, allowed = STRIKES[name]
     rows = 12
     with Rogue({name: strike}) as server:
@@ -297,12 +295,11 @@ def test_a_server_of_nothing_but_broken_replies_is_never_believed(
     assert (summary["failed"] if not allowed else summary["ok"]) == 0
 
 
+@pytest.mark.quick(percent=[10])
 @pytest.mark.parametrize("percent", [1, 10, 100])
 def test_connections_that_are_reset_when_accepted_cost_no_row_unless_all_are(
-    tmp_path: Path, percent: int, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, percent: int, scorecard: Scorecard
 ) -> None:
-    if percent != 10 and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows = 12 if percent == 100 else 120
     # A reset that comes early enough looks like a port that is closed.
     allowed = {"connection_reset", "connect_refused"} if percent == 100 else set()
@@ -343,6 +340,7 @@ def test_a_reply_that_comes_after_a_pause_is_nobodys_answer(tmp_path: Path, scor
     assert server.connections >= len(prompts) // 2  # those with a stray were not used again
 
 
+@pytest.mark.nightly
 def test_rows_beside_slow_replies_go_on_at_their_pace(tmp_path: Path, scorecard: Scorecard) -> None:
     rows, timeout_s = 300, 3.0
 

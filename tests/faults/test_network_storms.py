@@ -42,6 +42,7 @@ def times_of(history: History) -> list[float]:
 # --- refusals for the rate --------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("wait", "limit"),
     [  # 10^9 is a moment long past (seconds since 1970), as no number is "1e9"; less is cut to two minutes;
@@ -51,10 +52,8 @@ def times_of(history: History) -> list[float]:
     ],
 )
 def test_after_a_storm_of_refusals_every_row_is_done_whatever_wait_was_named(
-    tmp_path: Path, wait: str, limit: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, wait: str, limit: str, scorecard: Scorecard
 ) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows, start_s, end_s = 300, 0.2, 1.2
     rule = FaultRule("storm", start_s=start_s, end_s=end_s, retry_after=wait)
     settings = MockSettings(latency="20ms", log=True, row_key="prompt", faults=(rule,))
@@ -81,11 +80,8 @@ def test_after_a_storm_of_refusals_every_row_is_done_whatever_wait_was_named(
         assert back_s >= longest_s - end_s
 
 
-def test_a_wait_until_a_date_is_kept(
-    tmp_path: Path, scorecard: Scorecard, pytestconfig: pytest.Config
-) -> None:
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
+@pytest.mark.nightly
+def test_a_wait_until_a_date_is_kept(tmp_path: Path, scorecard: Scorecard) -> None:
     rows, wait_s = 100, 3
 
     async def refuse(exchange: Exchange) -> bool:
@@ -116,13 +112,12 @@ def test_a_wait_until_a_date_is_kept(
 # --- failures ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(percent=[50])
 @pytest.mark.parametrize("percent", [50, 100])
 def test_a_storm_of_failures_is_not_made_worse_by_retries(
     tmp_path: Path, percent: int, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
     is_quick = pytestconfig.getoption("--trials") == "quick"
-    if is_quick and percent != 100:
-        pytest.skip("in the nightly set")
     rows, start_s, end_s = (300, 0.3, 0.8) if is_quick else (1200, 0.5, 3.0)
     rule = parse_fault(f"500={percent / 100},start_s={start_s},end_s={end_s}")
     settings = MockSettings(latency="20ms", log=True, row_key="prompt", faults=(rule,))
@@ -147,13 +142,12 @@ def test_a_storm_of_failures_is_not_made_worse_by_retries(
     assert not too_many
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("is_in_time", [True, False], ids=["in time", "too late"])
 def test_after_a_brown_out_the_pace_is_back_within_five_seconds(
-    tmp_path: Path, is_in_time: bool, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, is_in_time: bool, scorecard: Scorecard
 ) -> None:
     """Nobody declared a limit: the server takes 20 at once, each in 50 ms, and for three seconds in a whole one."""
-    if pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows, start_s, end_s, pace = 3000, 2.0, 5.0, 400.0
     rule = FaultRule("brownout", start_s=start_s, end_s=end_s, factor=20.0)
     settings = MockSettings(latency="50ms", capacity=20, log=True, row_key="prompt", faults=(rule,))
@@ -183,12 +177,11 @@ def test_after_a_brown_out_the_pace_is_back_within_five_seconds(
 # --- usage ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(value=["1000000000000000000"])
 @pytest.mark.parametrize("value", ["-1000000", "1000000000000000000", '"many"', "missing", "1e400", "NaN"])
 def test_absurd_usage_neither_opens_nor_shuts_the_token_quota(
-    tmp_path: Path, value: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, value: str, scorecard: Scorecard
 ) -> None:
-    if not value.startswith("1000") and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows, each, rate = 25, 100, 1000  # charged tokens of a row, and so many a second
     rule = FaultRule("usage", value=value, end_s=1000.0)
     settings = MockSettings(latency="20ms", log=True, row_key="prompt", faults=(rule,))
@@ -215,12 +208,11 @@ def test_absurd_usage_neither_opens_nor_shuts_the_token_quota(
 # --- keys -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(status=["401"])
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_a_key_that_stops_working_stops_the_run_and_the_same_command_goes_on_from_there(
-    tmp_path: Path, status: str, scorecard: Scorecard, pytestconfig: pytest.Config
+    tmp_path: Path, status: str, scorecard: Scorecard
 ) -> None:
-    if status != "401" and pytestconfig.getoption("--trials") == "quick":
-        pytest.skip("in the nightly set")
     rows, in_flight = 300, 16
     source, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     prompts = [f"row {number} says hello" for number in range(rows)]

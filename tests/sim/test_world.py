@@ -81,3 +81,10 @@ def test_a_seed_that_failed_once_does_not_fail_again(seed: int, kind: str) -> No
 def test_the_scripted_disk_keeps_what_the_store_keeps() -> None:
     for seed in range(6):
         assert differences(lived(seed, "wide").disk) == {}
+
+
+@pytest.mark.parametrize("seed", [27, 33])
+def test_what_a_worker_says_that_was_taken_for_dead_is_refused(seed: int) -> None:
+    world = lived(seed, "wide")
+    assert world.stale > 0, "choose another seed: in this world nobody speaks too late any more"
+    assert not world.wrong()

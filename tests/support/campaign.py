@@ -16,19 +16,32 @@ from random import Random
 from typing import Any
 
 import psutil
-from history import History, acknowledged_rows, history_of, leftovers
-from runs import Run, ask_flags, until, write_rows
-from scorecard import Scorecard
+from history import History, acknowledged_rows, history_of, leftovers, processes_of
+from runs import Run, ask_flags, is_alive, write_rows
+from scorecard import Promise, Scorecard
 
-from engine.mock.settings import MockSettings, QuotaSettings
+from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
 
-RPM = 12_000
-LIMITS = tuple(QuotaSettings(kind=kind, rpm=RPM, tolerance=0.1) for kind in ("sliding", "second"))
+RPM = 6_000  # so that a job's rows are a multiple of what a few seconds allow
+IN_FLIGHT = 60
+WINDOWS_S = (3.0, 10.0)
+STALL_S = (
+    0.55  # of the rate: a burst of permits, and what a machine that stands still for half a second bunches
+)
 ORPHANS_MAX_S = 2.0
+LEAVE_MAX_S = 5.0  # of a limiter that nobody needs any more
 CRASH = Path(__file__).parent.parent / "faults" / "crash"
 PROCS = (3, 5, 2)  # of the first run, the second, the third, and so on again
 VICTIMS = ("worker", "coordinator", "limiter", "all")
+# At most in doubt after one death: what was leased, that is in flight and one batch for each worker.
+DOUBT_MAX = {
+    "worker": IN_FLIGHT,
+    "coordinator": 2 * IN_FLIGHT,
+    "limiter": 0,
+    "all": 2 * IN_FLIGHT,
+    "named": 2 * IN_FLIGHT,
+}
 
 
 @dataclass
@@ -39,38 +52,49 @@ class Told:
     kills: dict[str, int] = field(default_factory=dict)
     starts: int = 0
     orphans: int = 0
-    throttled: int = 0
+    exit_code: int = 0
     acknowledged: set[int] = field(default_factory=set)
     pids: list[int] = field(default_factory=list)  # of its coordinators
     leftovers: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # of the run that finished
-    seconds: float = 0.0
+    said: str = ""  # by it, where it did not end well
 
     @property
     def wrong(self) -> dict[str, Any]:
         """Everything that should not be; {} is a pass."""
         found = self.history.faults(acknowledged=self.acknowledged)
-        if self.orphans:
-            found["orphans"] = self.orphans
-        if self.leftovers:
-            found["leftovers"] = self.leftovers
-        if self.throttled:
-            found["throttled"] = self.throttled
-        return found
+        doubt_max = sum(DOUBT_MAX[who] * deaths for who, deaths in self.kills.items())
+        more = {
+            "exit code": f"{self.exit_code}: {self.said}" if self.exit_code else "",
+            "in doubt": max(0, self.history.in_doubt - doubt_max),
+            "windows": {seconds: len(over) for seconds in WINDOWS_S if (over := self._over(seconds))},
+            "orphans": self.orphans,
+            "leftovers": self.leftovers,
+        }
+        return found | {name: value for name, value in more.items() if value}
+
+    def _over(self, seconds: float) -> list[float]:
+        return self.history.windows_over(_most(seconds), seconds)
 
     def count(self, scorecard: Scorecard, test: str) -> None:
-        """Put it on the scorecard: its deaths as trials of what deaths endanger."""
-        deaths, history, wrong = sum(self.kills.values()), self.history, self.wrong
-        beyond = wrong.pop("repeated_beyond_doubt", 0) + wrong.pop("unrecorded_attempts", 0)
-        ill = wrong.pop("orphans", 0) + len(wrong.pop("leftovers", ()))
-        over = wrong.pop("throttled", 0)
-        scorecard.add("no row lost, none twice, in order", test, deaths, int(bool(wrong)), runs=1)
-        scorecard.add(
-            "what is paid twice is told", test, deaths, int(bool(beyond)),
-            repeated=history.repeated(), in_doubt=history.in_doubt,
-        )  # fmt: skip
-        scorecard.add("limits hold", test, history.requests, over)
-        scorecard.add("every run ends and leaves nothing", test, self.starts, int(bool(ill)))
+        """Put it on the scorecard: one trial of each promise that deaths endanger."""
+        wrong, deaths, history = self.wrong, sum(self.kills.values()), self.history
+        told = {"repeated_beyond_doubt", "unrecorded_attempts", "attempts_beyond_requests", "in doubt"}
+        ends = {"exit code", "orphans", "leftovers"}
+        kinds = {
+            Promise.P4_TOLD: told, Promise.P5_LIMITS: {"windows"}, Promise.P6_ENDS: ends, Promise.P11_ORDER: {"out_of_order"},
+        }  # fmt: skip
+        kinds[Promise.P1_NO_LOSS] = wrong.keys() - set().union(*kinds.values())
+        figures: dict[Promise, dict[str, int]] = {
+            Promise.P1_NO_LOSS: {"deaths": deaths},
+            Promise.P4_TOLD: {"repeated": history.repeated(), "in_doubt": history.in_doubt},
+            Promise.P5_LIMITS: {"windows": len(WINDOWS_S) * len(history.log)},
+            Promise.P6_ENDS: {"starts": self.starts},
+        }
+        if len(history.log) < 1.2 * _most(WINDOWS_S[0]):
+            del kinds[Promise.P5_LIMITS]  # so few requests would never show it
+        for promise, names in kinds.items():
+            scorecard.add(promise, test, 1, int(bool(names & wrong.keys())), **figures.get(promise, {}))
 
 
 class Campaign:
@@ -83,10 +107,11 @@ class Campaign:
         self.output = folder / "out.jsonl"
         source = write_rows(folder / "in.jsonl", rows)
         self._prompts = [json.loads(line)["text"] for line in source.read_text().splitlines()]
-        self.mock = MockProcess(MockSettings(latency=latency, quota=LIMITS, log=True, row_key="prompt"))
-        self._flags = ask_flags(self.mock.base_url, source, self.output, "--rpm", str(RPM), *flags)
+        self.mock = MockProcess(MockSettings(latency=latency, log=True, row_key="prompt"))
+        self._flags = ask_flags(
+            self.mock.base_url, source, self.output, "--rpm", str(RPM), "--in-flight", str(IN_FLIGHT), *flags
+        )
         self._environment: dict[str, str] = {}
-        self._began = time.monotonic()
         self.told = Told(History([], [], 0, None))
         self.run = self.start()
 
@@ -119,14 +144,16 @@ class Campaign:
         }
         ours["all"] = [pid for pids in ours.values() for pid in pids] if ours["coordinator"] else []
         pids = ours[who] if who == "all" else random.sample(ours[who], min(1, len(ours[who])))
-        for pid in pids:
+        struck = False
+        for pid in filter(is_alive, pids):
             try:
                 os.kill(pid, signal.SIGKILL)
+                struck = True
             except ProcessLookupError:
                 pass
-        if pids:
+        if struck:
             self.told.kills[who] = self.told.kills.get(who, 0) + 1
-        return bool(pids)
+        return struck
 
     def limiters(self) -> list[int]:
         """The limiters of this job."""
@@ -136,16 +163,21 @@ class Campaign:
                 pid = json.loads(path.read_text())["pid"]
             except (OSError, ValueError):
                 continue
-            if psutil.pid_exists(pid):
+            if is_alive(pid):
                 found.append(pid)
         return found
 
-    def bury(self, children: Sequence[psutil.Process]) -> None:
+    def bury(self) -> None:
         """The coordinator is dead: its workers have to be gone soon, and what was done stays done."""
         self.run.wait()
-        _, alive = psutil.wait_procs([one for one in children if _is_worker(one)], ORPHANS_MAX_S)
-        self.told.orphans += len(alive)
+        end = time.monotonic() + ORPHANS_MAX_S
+        while (workers := self._workers()) and time.monotonic() < end:
+            time.sleep(0.02)
+        self.told.orphans += len(workers)
         self.told.acknowledged |= acknowledged_rows(self.output)
+
+    def _workers(self) -> list[psutil.Process]:
+        return [process for process in processes_of(self._limiters) if _is_worker(process)]
 
     def go_on_killing(self, kills: int, random: Random, victims: Sequence[str] = VICTIMS) -> None:
         """So many deaths at random instants, in the resumed runs too; ends early when the job is done."""
@@ -153,36 +185,37 @@ class Campaign:
             time.sleep(random.uniform(0.0, 1.2))
             if self.run.is_over() and self.output.exists():
                 return
-            children = self.run.children()
             self.kill(random.choice(victims), random)
-            self.go_on_if_dead(children)
+            self.go_on_if_dead()
 
-    def go_on_if_dead(self, children: Sequence[psutil.Process]) -> None:
+    def go_on_if_dead(self) -> None:
         """Start the same command again if its coordinator was killed."""
         time.sleep(0.01)
         if self.run.is_over() and not self.output.exists():
-            self.bury(children)
+            self.bury()
             self.start()
 
     # --- the end ------------------------------------------------------------------------------------------
 
     def finish(self, timeout_s: float = 90.0) -> Told:
         """Let the job end in peace, and judge it."""
-        while True:
-            children = self.run.children()
-            code = self.run.wait(timeout_s)
-            if code >= 0 or self.told.starts > 200:
-                break
-            self.bury(children)
+        while (code := self.run.wait(timeout_s)) < 0 and self.told.starts < 200:
+            self.bury()
             self.start()
-        self.told.seconds = time.monotonic() - self._began
-        assert code == 0, f"exit code {code}: {self.run.out} {self.run.err}"
-        until(lambda: not self.limiters(), 5.0)
+        self.told.exit_code = code
+        self.told.said = "" if code == 0 else f"{self.run.out} {self.run.err}"
+        end = time.monotonic() + LEAVE_MAX_S
+        while self.limiters() and time.monotonic() < end:
+            time.sleep(0.02)
         self.told.leftovers = leftovers(self.output, self._limiters, self.told.pids)
-        self.told.summary = self.run.last_json()
+        self.told.summary = self.run.last_json() if code == 0 else {}
         self.told.history = history_of(self.mock, self._prompts, self.output)
-        self.told.throttled = int(self.mock.stats()["throttled"])
         return self.told
+
+
+def _most(seconds: float) -> int:
+    """The most requests in a window of so many seconds."""
+    return round(RPM / 60 * (seconds + STALL_S))
 
 
 def _is_worker(process: psutil.Process) -> bool:

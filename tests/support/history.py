@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+from runs import is_alive
 
 from engine.mock.answers import expected_answer
 from engine.store import Store
@@ -104,6 +105,20 @@ class History:
         """Requests that the server saw and no outcome counts, beyond those of rows that were under way at a death."""
         return max(0, self.requests - self.attempts - self.in_doubt)
 
+    def attempts_beyond_requests(self) -> int:
+        """Attempts that outcomes count and the server never saw."""
+        return max(0, self.attempts - self.requests)
+
+    # --- C12: what failed though nothing failed it -----------------------------------------------------------
+
+    def failed(self) -> list[str]:
+        """Rows that failed, but for those that were alone with three workers when they died."""
+        return [
+            f"row {record['id']}: {record['_error']}"
+            for record in self.output or []
+            if record["_status"] != "ok" and not record["_error"].startswith("poison")
+        ]
+
     # --- all of them --------------------------------------------------------------------------------------
 
     def faults(self, *, acknowledged: Iterable[int] = ()) -> dict[str, Any]:
@@ -117,6 +132,8 @@ class History:
             "wrong_bodies": self.wrong_bodies(),
             "repeated_beyond_doubt": max(0, self.repeated() - self.in_doubt),
             "unrecorded_attempts": self.unrecorded_attempts(),
+            "attempts_beyond_requests": self.attempts_beyond_requests(),
+            "failed": self.failed(),
         }
         return {name: value for name, value in found.items() if value}
 
@@ -172,19 +189,25 @@ def acknowledged_rows(output: Path) -> set[int]:
 # --- C9: leaks ------------------------------------------------------------------------------------------------
 
 
+def processes_of(limiters: Path) -> list[psutil.Process]:
+    """The living processes of ours, but for mock providers, that have this folder of limiters."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get("ENGINE_LIMITER_DIR") == str(limiters)
+            if ours and "engine.mock" not in process.cmdline() and is_alive(process.pid):
+                found.append(process)
+        except psutil.Error:
+            continue  # it is gone, or nobody's we know
+    return found
+
+
 _STATE_FILES = {"engine.log", "lock", "store.db"}
 
 
 def leftovers(output: Path, limiters: Path, pids: Iterable[int]) -> list[str]:
     """What runs of this job, of these process ids, left behind: processes, sockets, folders, half files. [] is a pass."""
-    found = []
-    for process in psutil.process_iter(["pid", "name"]):
-        try:
-            ours = process.environ().get("ENGINE_LIMITER_DIR") == str(limiters)
-            if ours and "engine.mock" not in process.cmdline():
-                found.append(f"process {process.info}")
-        except psutil.Error:
-            continue  # it is gone, or nobody's we know
+    found = [f"process {process}" for process in processes_of(limiters)]
     temporary = Path(tempfile.gettempdir())
     found += [str(path) for pid in pids for path in temporary.glob(f"engine-{pid}-*")]
     found += [str(path) for path in limiters.rglob("*") if path.is_socket() or path.name == "info.json"]

@@ -28,6 +28,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 STARTED: list["Run"] = []
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: one that ended, and that nobody has asked about, does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Run:
     """One ``engine`` command in a process of its own."""
 

@@ -1,0 +1,222 @@
+"""What the events of a streamed answer say, in each API's dialect: content, its end, what it cost, a failure.
+
+Rules of this file:
+1. Content is text that is not empty, or a piece of a tool call. A chunk that names the role, is empty, or only counts
+   tokens is none: the first token has not come with it.
+2. Nothing raises, whatever the bytes. An event that cannot be read is a failure; one that is not known says nothing.
+3. A new dialect is one function and one line in the table.
+
+Shapes: OpenAI's, Anthropic's and Ollama's streaming references; ``reasoning_content`` of DeepSeek, vLLM and SGLang,
+``reasoning`` of OpenRouter and Groq.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from engine.core.model import UNKNOWN_USAGE, Usage
+from engine.core.sse import Event, Events, JsonLines
+from engine.providers.openai_replies import usage_in
+from engine.providers.replies import JSON_ERRORS, count, dict_in, text_in
+
+PROBLEM_CHARS_MAX: Final = 300
+
+
+class Content(IntEnum):
+    """What of the answer an event brings."""
+
+    NONE = 0
+    REASONING = 1
+    ANSWER = 2
+
+
+class Said(NamedTuple):
+    """What one event says."""
+
+    content: Content = Content.NONE
+    is_end: bool = False  # the answer is whole
+    usage: Usage = UNKNOWN_USAGE
+    failure: str = ""
+
+
+Reader = Callable[[Event], Said]
+_NOTHING: Final = Said()
+_ANSWER: Final = Said(Content.ANSWER)
+_REASONING: Final = Said(Content.REASONING)
+_END: Final = Said(is_end=True)
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] = []
+    usage: Any = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder().decode
+
+
+def read_chunk(event: Event) -> Said:
+    """Chat completions and completions, of OpenAI and of every server that speaks as it does."""
+    if event.data == b"[DONE]":
+        return _END
+    try:
+        chunk = _decode_chunk(event.data)
+    except JSON_ERRORS:
+        return _failed(event, "the event cannot be read")
+    if chunk.error or event.name == b"error":
+        return Said(failure=_says(chunk.error or "the server reports an error"))
+    content, is_end = Content.NONE, False
+    for choice in chunk.choices:
+        delta = choice.delta
+        if delta is not None:
+            if delta.content or delta.tool_calls or delta.refusal:
+                content = Content.ANSWER
+            elif (delta.reasoning_content or delta.reasoning) and not content:
+                content = Content.REASONING
+        elif choice.text:
+            content = Content.ANSWER
+        if choice.finish_reason:
+            is_end = True
+    if chunk.usage is None:
+        if not is_end:
+            return _ANSWER if content is Content.ANSWER else _REASONING if content else _NOTHING
+        return Said(content, is_end)
+    return Said(content, is_end, usage_in(chunk.usage))
+
+
+def read_response(event: Event) -> Said:
+    """OpenAI's Responses."""
+    body = _object(event)
+    if isinstance(body, Said):
+        return body
+    kind = text_in(body.get("type")) or event.name.decode(errors="replace")
+    if kind == "error" or kind == "response.failed":
+        return Said(failure=_says(dict_in(body.get("response")).get("error") or body.get("error") or body))
+    if kind.endswith(".delta"):
+        if not body.get("delta"):
+            return _NOTHING
+        return _REASONING if "reasoning" in kind else _ANSWER
+    if kind in ("response.completed", "response.incomplete"):
+        return Said(is_end=True, usage=usage_in(dict_in(body.get("response")).get("usage")))
+    return _NOTHING
+
+
+def read_message(event: Event) -> Said:
+    """Anthropic's Messages. Input tokens come with the first event, output tokens grow with later ones."""
+    body = _object(event)
+    if isinstance(body, Said):
+        return body
+    kind = body.get("type")
+    if kind == "content_block_delta":
+        delta = dict_in(body.get("delta"))
+        if delta.get("text") or delta.get("partial_json"):
+            return _ANSWER
+        return _REASONING if delta.get("thinking") else _NOTHING
+    if kind == "message_start":
+        return Said(usage=_counted(dict_in(body.get("message")).get("usage"), "input_tokens", ""))
+    if kind == "message_delta":
+        return Said(usage=_counted(body.get("usage"), "", "output_tokens"))
+    if kind == "message_stop":
+        return _END
+    if kind == "error":
+        return Said(failure=_says(body.get("error") or body))
+    return _NOTHING
+
+
+def read_line(event: Event) -> Said:
+    """Ollama's chat and generate."""
+    body = _object(event)
+    if isinstance(body, Said):
+        return body
+    if body.get("error"):
+        return Said(failure=_says(body["error"]))
+    message = dict_in(body.get("message"))
+    content = Content.NONE
+    if message.get("content") or message.get("tool_calls") or body.get("response"):
+        content = Content.ANSWER
+    elif message.get("thinking") or body.get("thinking"):
+        content = Content.REASONING
+    if body.get("done") is True:
+        return Said(content, True, _counted(body, "prompt_eval_count", "eval_count"))
+    return Said(content)
+
+
+READERS: Final[dict[str, Reader]] = {
+    "chat": read_chunk,
+    "completions": read_chunk,
+    "responses": read_response,
+    "messages": read_message,
+    "ollama": read_line,
+}
+
+
+class Stream:
+    """One streamed answer, read as it comes. ``dialect``: a name in ``READERS``."""
+
+    __slots__ = ("_feed", "_read", "failure", "is_whole", "usage")
+
+    def __init__(self, dialect: str) -> None:
+        self._feed = (JsonLines() if dialect == "ollama" else Events()).feed
+        self._read = READERS[dialect]
+        self.is_whole = False
+        self.failure = ""  # the first one
+        self.usage = UNKNOWN_USAGE
+
+    def feed(self, data: bytes) -> Content:
+        """Read one piece. What it brought: the most of NONE, REASONING and ANSWER."""
+        most = Content.NONE
+        for event in self._feed(data):
+            said = self._read(event)
+            if said.content > most:
+                most = said.content
+            if said.is_end:
+                self.is_whole = True
+            if said.usage is not UNKNOWN_USAGE:
+                self.usage = _newer(self.usage, said.usage)
+            if said.failure and not self.failure:
+                self.failure = said.failure
+        return most
+
+
+def _newer(old: Usage, new: Usage) -> Usage:
+    """Each count as it was last stated."""
+    return Usage(*(late if late >= 0 else early for early, late in zip(old, new, strict=True)))
+
+
+def _counted(value: Any, name_in: str, name_out: str) -> Usage:
+    usage = dict_in(value)
+    return Usage(count(usage.get(name_in)), count(usage.get(name_out)))
+
+
+def _object(event: Event) -> dict[str, Any] | Said:
+    try:
+        body = _decode(event.data)
+    except JSON_ERRORS:
+        return _failed(event, "the event cannot be read")
+    return body if isinstance(body, dict) else _failed(event, "the event is no JSON object")
+
+
+def _failed(event: Event, why: str) -> Said:
+    return Said(failure=f"{why}: {event.data[:80].decode(errors='replace')}")
+
+
+def _says(error: Any) -> str:
+    found = error if isinstance(error, str) else text_in(dict_in(error).get("message")) or str(error)
+    return " ".join(found.split())[:PROBLEM_CHARS_MAX]

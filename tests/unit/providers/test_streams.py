@@ -1,0 +1,133 @@
+"""What streamed answers say, in every dialect, wherever their bytes were cut."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.core.model import Usage
+from engine.core.sse import Event
+from engine.mock.questions import Question
+from engine.mock.replies import Spoken
+from engine.mock.streams import ERROR_PIECE, LEAD, STREAMS
+from engine.providers.streams import READERS, Content, Stream
+
+DIALECTS = {
+    "chat": "chat",
+    "responses": "responses",
+    "messages": "messages",
+    "ollama_chat": "ollama",
+    "ollama_generate": "ollama",
+}
+SPOKEN = Spoken("Three words here", "stop", 12, 5)
+QUESTION = Question(model="m", prompt="Say three words", stream=True, stream_usage=True)
+
+
+def pieces(api: str) -> list[bytes]:
+    return STREAMS[api](QUESTION, SPOKEN)
+
+
+def chunk(delta: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"choices": [{"index": 0, "delta": delta, **more}]}).encode()
+
+
+@pytest.mark.parametrize("api", DIALECTS)
+def test_a_whole_answer_is_content_an_end_and_its_cost(api: str) -> None:
+    stream = Stream(DIALECTS[api])
+    brought = [stream.feed(piece) for piece in pieces(api)]
+    assert not any(brought[: LEAD[api]])  # a role, a ping, an empty block: no token has come yet
+    assert Content.ANSWER in brought
+    assert Content.REASONING not in brought
+    assert (stream.is_whole, stream.failure) == (True, "")
+    assert (stream.usage.tokens_in, stream.usage.tokens_out) == (12, 5)
+
+
+@pytest.mark.parametrize("api", DIALECTS)
+@given(places=st.lists(st.integers(0, 10_000), max_size=30))
+def test_it_does_not_matter_where_a_stream_is_cut(api: str, places: list[int]) -> None:
+    data = b"".join(pieces(api))
+    edges = [0, *sorted(place % len(data) for place in places), len(data)]
+    stream = Stream(DIALECTS[api])
+    brought = [stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
+    assert max(brought) is Content.ANSWER
+    assert (stream.is_whole, stream.failure, stream.usage) == (
+        True,
+        "",
+        Usage(12, 5, stream.usage.tokens_cached),
+    )
+
+
+@pytest.mark.parametrize("api", DIALECTS)
+def test_a_stream_that_breaks_off_is_not_whole(api: str) -> None:
+    stream = Stream(DIALECTS[api])
+    for piece in pieces(api)[:-3]:
+        stream.feed(piece)
+    assert not stream.is_whole
+
+
+@pytest.mark.parametrize("api", DIALECTS)
+def test_an_error_in_mid_stream_is_a_failure_in_the_servers_words(api: str) -> None:
+    stream = Stream(DIALECTS[api])
+    stream.feed(pieces(api)[0])
+    stream.feed(ERROR_PIECE[api])
+    assert "error" in stream.failure.lower() or "overloaded" in stream.failure.lower()
+
+
+@pytest.mark.parametrize(
+    ("delta", "content"),
+    [
+        ({"role": "assistant", "content": ""}, Content.NONE),
+        ({"role": "assistant"}, Content.NONE),
+        ({"content": None}, Content.NONE),
+        ({}, Content.NONE),
+        ({"content": "a"}, Content.ANSWER),
+        ({"content": " "}, Content.ANSWER),
+        ({"reasoning_content": "hm"}, Content.REASONING),
+        ({"reasoning": "hm"}, Content.REASONING),
+        ({"reasoning_content": "hm", "content": "a"}, Content.ANSWER),
+        ({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}, Content.ANSWER),
+        ({"tool_calls": []}, Content.NONE),
+        ({"refusal": "No."}, Content.ANSWER),
+    ],
+)
+def test_only_what_a_reader_would_see_is_content(delta: dict[str, Any], content: Content) -> None:
+    assert READERS["chat"](Event(b"", chunk(delta))).content is content
+
+
+def test_content_and_the_end_may_come_in_one_event() -> None:
+    said = READERS["chat"](Event(b"", chunk({"content": "a"}, finish_reason="stop")))
+    assert (said.content, said.is_end) == (Content.ANSWER, True)
+
+
+def test_thinking_of_anthropic_and_ollama_is_reasoning() -> None:
+    thinking = b'{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}'
+    assert READERS["messages"](Event(b"content_block_delta", thinking)).content is Content.REASONING
+    line = b'{"message":{"role":"assistant","content":"","thinking":"hm"},"done":false}'
+    assert READERS["ollama"](Event(b"", line)).content is Content.REASONING
+
+
+def test_a_count_that_comes_later_replaces_the_earlier_one() -> None:
+    stream = Stream("messages")
+    for tokens in (1, 9):
+        data = json.dumps({"type": "message_delta", "usage": {"output_tokens": tokens}})
+        stream.feed(b"event: message_delta\ndata: " + data.encode() + b"\n\n")
+    assert stream.usage == Usage(-1, 9, -1)
+
+
+@pytest.mark.parametrize("dialect", READERS)
+@given(
+    data=st.one_of(st.binary(max_size=80), st.sampled_from([b"[]", b"null", b'"a"', b"1e999", b"[" * 5_000]))
+)
+def test_whatever_the_bytes_a_reader_says_something_and_raises_nothing(dialect: str, data: bytes) -> None:
+    READERS[dialect](Event(b"x", data))
+    stream = Stream(dialect)
+    stream.feed(b"data: " + data + b"\n\n")
+
+
+@pytest.mark.parametrize("dialect", READERS)
+def test_what_is_no_json_object_is_a_failure(dialect: str) -> None:
+    for data in (b"<html>", b"[1]", b"{", b'{"a": \xff}'):
+        assert READERS[dialect](Event(b"", data)).failure
