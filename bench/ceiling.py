@@ -30,6 +30,7 @@ def main() -> None:
         "bare aiohttp loop, 256 in flight": ("bare", 256, 0),
         "bare aiohttp loop, 1,000 rows/s": ("bare", 256, 1000),
         "engine, 2 workers, 256 in flight": ("engine", 2, "--in-flight 256"),
+        "engine, 2 workers, 256 in flight, lean wire": ("engine", 2, "--in-flight 256 --wire lean"),
         "engine, 8 workers, 1,000 rows/s": ("engine", 8, "--rpm 60000"),
         "engine, 8 workers, 800 in flight": ("engine", 8, "--in-flight 800"),
         "openai SDK, 256 in flight": ("openai", 256, 0),

@@ -83,7 +83,7 @@ def save(name: str, results: dict[str, Any]) -> Path:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
     ).stdout.strip()
-    packages = ("aiohttp", "uvloop", "pyzmq", "msgpack", "msgspec")
+    packages = ("aiohttp", "httptools", "uvloop", "pyzmq", "msgpack", "msgspec")
     machine = {
         "processors": os.cpu_count(),
         "python": platform.python_version(),

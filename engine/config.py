@@ -11,6 +11,8 @@ from typing import Any
 from engine.core.model import Target
 from engine.core.quota import Rates
 
+WIRES = ("aiohttp", "lean")  # their files are the worker's
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -101,6 +103,7 @@ class Job:
     meta: bool = False  # add _attempts, _latency_ms, ...
     ca_file: str = ""
     trust_env: bool = False  # use proxies named in the environment
+    wire: str = "aiohttp"  # what carries requests: one of WIRES
     escape_cells: bool = True  # CSV cells that a spreadsheet would run
     api_key_env: str = ""  # the variable that holds the key, "" for the provider's usual one
     takes_usual_key: bool = True

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from engine.config import Job, StepSettings, Timeouts, jobs_of
+from engine.config import WIRES, Job, StepSettings, Timeouts, jobs_of
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
@@ -100,6 +100,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
         meta=values["meta"],
         ca_file=values["ca_file"],
         trust_env=values["trust_env"],
+        wire=values["wire"],
         escape_cells=values["escape_cells"],
         api_key_env=values["api_key_env"] or "",
         secret_headers=secret_headers,
@@ -204,6 +205,7 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
         "endpoint": ("chat", "responses", "embeddings", "completions"),
         "durability": ("fsync", "os"),
         "provider": tuple(PROVIDERS),
+        "wire": WIRES,
     }
     for name, allowed in choices.items():
         if values[name] not in allowed:

@@ -183,5 +183,6 @@ SETTINGS: dict[str, Setting] = {
     "count_tokens": Setting(_switch, False),
     "ca_file": Setting(_text, ""),
     "trust_env": Setting(_switch, False),
+    "wire": Setting(_text, "aiohttp"),
     "escape_cells": Setting(_switch, True),
 }

@@ -150,7 +150,7 @@ MUTANTS = (
         "tests/unit/limiter/test_server.py",
     ),
     Mutant(
-        "follow redirects", "worker/fetch.py", "        if 300 <= status < 400:\n", "        if False:\n",
+        "follow redirects", "worker/exchange.py", "        if 300 <= status < 400:\n", "        if False:\n",
         "tests/unit/worker/test_fetch.py",
     ),
     Mutant(
@@ -158,19 +158,36 @@ MUTANTS = (
         "allowed = target.origin() == self._origin and target.user is None", "allowed = True", "tests/unit/worker/test_fetch.py",
     ),
     Mutant(
-        "no cap on a body", "worker/fetch.py", "            if size > self._bytes_max:\n                break\n", "",
+        "no cap on a body", "worker/wires/aiohttp.py", "            if size > bytes_max:\n                return None\n", "",
         "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
     ),
     Mutant(
-        "no cap on what is unpacked", "worker/fetch.py",
-        "plain = machine.decompress(body, self._bytes_max + 1)", "plain = machine.decompress(body)",
+        "no cap on a body of the lean wire", "worker/wires/lean_channel.py", "            if self._size > self._bytes_max:\n",
+        "            if False:\n", "tests/unit/worker/test_wires.py -k over_the_cap",
+    ),
+    Mutant(
+        "no cap on what is unpacked", "worker/exchange.py",
+        "plain = machine.decompress(body, self.bytes_max + 1)", "plain = machine.decompress(body)",
         "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
     ),
     Mutant(
-        "use a connection again after a failure", "worker/fetch.py",
+        "use a connection again after a failure", "worker/wires/aiohttp.py",
         "            if channel is not None:\n                channel.close()\n",
         "            if channel is not None:\n                self._connections.give_back(channel)\n",
         "tests/unit/worker/test_fetch.py tests/unit/worker/test_fetch_bytes.py",
+    ),
+    Mutant(
+        "read on after a reply on the lean wire", "worker/wires/lean_channel.py",
+        "            self._keep = False  # the reply is whole; what follows it is never looked at\n", "            pass\n",
+        "tests/unit/worker/test_connections.py tests/unit/worker/test_wires.py",
+    ),
+    Mutant(
+        "hear what nobody asked for on the lean wire", "worker/wires/lean_channel.py",
+        "            self.drop(None)  # nobody asked\n", "            pass\n", "tests/unit/worker/test_lean.py",
+    ),
+    Mutant(
+        "trailers of one reply are headers of the next", "worker/wires/lean_channel.py",
+        "        if self._raw:\n            self._raw = []  # trailers\n", "", "tests/unit/worker/test_lean.py",
     ),
     Mutant(
         "let any frame in, however large", "wire/messages.py", "    if len(frame) > bytes_max:\n", "    if False:\n",

@@ -107,6 +107,9 @@ def run_command(
     trust_env: Annotated[
         bool | None, typer.Option("--trust-env", help="Use the environment's proxies.")
     ] = None,
+    wire: Annotated[
+        str | None, typer.Option(help="What carries requests: aiohttp (default), or lean, for less CPU.")
+    ] = None,
     escape_cells: Annotated[
         bool | None,
         typer.Option("--escape-cells/--no-escape-cells", help="CSV: disarm cells a spreadsheet would run."),

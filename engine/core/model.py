@@ -86,8 +86,7 @@ class Call:
     charge: Charge = NO_CHARGE
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What came back, whole: header names in lower case, body decompressed and under the cap."""
 
     status: int

@@ -26,8 +26,8 @@ import uvloop
 from engine.core.errors import CannotStart, ExitCode
 from engine.handover import decode_handover
 from engine.observe.fault import fault_text
+from engine.worker.fault import EXIT_FAULT
 from engine.worker.loop import Worker
-from engine.worker.slots import EXIT_FAULT
 
 # Measured with 2,000 requests in flight: collections of the young generation over thousands of live objects cost
 # half the throughput. Frozen and rarely collected, a worker's memory stays flat all the same: nothing here is cyclic

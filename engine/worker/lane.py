@@ -95,6 +95,7 @@ class Lane:
             limits=job.limits,
             ca_file=job.ca_file,
             trust_env=job.trust_env,
+            wire=job.wire,
         )
         reader = LimitReader(provider.origin, provider=job.target.provider, declares_rpm=job.rpm is not None)
         self._observer = Observer(reader, self._observed)

@@ -161,7 +161,7 @@ def test_a_terminal_sees_neither_the_key_nor_what_rows_and_servers_would_do_to_i
 @pytest.mark.parametrize(
     ("point", "code"),
     [
-        ("engine.worker.fetch:Fetcher.send", 0),  # a worker dies of it, and another one goes on
+        ("engine.worker.fetch:Fetcher.start", 0),  # a worker dies of it, and another one goes on
         ("engine.worker.loop:Worker.run", 0),
         (
             "engine.worker.loop:Worker._on_message",

@@ -7,10 +7,17 @@ import trustme
 from runs import Run, ask_flags, read_rows, write_rows
 from servers import free_port, nginx, stunnel
 
+from engine.config import WIRES
 from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_server]
+
+
+@pytest.fixture(params=WIRES, autouse=True)
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What carries the requests of every run here."""
+    monkeypatch.setenv("ENGINE_WIRE", request.param)
 
 
 def port_of(mock: MockProcess) -> int:

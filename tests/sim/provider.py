@@ -7,6 +7,7 @@ Rules of this file:
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,9 @@ def bad_luck(world: "World") -> tuple[Failure | None, float]:
     return None, 0.0
 
 
+OnDone = Callable[[Reply | Failure], None]
+
+
 class Fetcher:
     """As worker.fetch.Fetcher."""
 
@@ -126,7 +130,13 @@ class Fetcher:
     async def close(self) -> None:
         pass
 
-    async def send(self, call: Call, key: str, flight: object, *, anew: bool = False) -> Reply | Failure:
+    def start(self, call: Call, key: str, flight: object, on_done: OnDone, *, anew: bool = False) -> None:
+        self.world.loop.create_task(self._serve(call, on_done))
+
+    async def _serve(self, call: Call, on_done: OnDone) -> None:
+        on_done(await self._answer(call))
+
+    async def _answer(self, call: Call) -> Reply | Failure:
         world = self.world
         assert call.body is not None
         text = msgspec.json.decode(call.body)["messages"][0]["content"]
@@ -150,7 +160,7 @@ def _settle(answered: "asyncio.Future[Reply | Failure]", result: Reply | Failure
 class NearFetcher(Fetcher):
     """The one of the first world: a call whose worker dies before its answer is not answered."""
 
-    async def send(self, call: Call, key: str, flight: object, *, anew: bool = False) -> Reply | Failure:
+    async def _answer(self, call: Call) -> Reply | Failure:
         world, random, server = self.world, self.world.random, self.server
         await asyncio.sleep(random.uniform(0.0005, 0.003))
         assert call.body is not None

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from engine import config
 from engine.core.errors import POLICY, ErrorKind
 from engine.formats import FORMATS
 from engine.launchers import LAUNCHERS
 from engine.providers import PROVIDERS
 from engine.schedules import ARRIVALS
 from engine.steps import STEPS
+from engine.worker.wires import WIRES
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
@@ -30,12 +32,18 @@ ALLOWED = {
     ("schedules", "core"),  # refusals and quantities; both floors are pure
 }
 HOMES = {
-    "aiohttp": {"worker/fetch.py", "worker/connections.py"},
+    "aiohttp": {
+        "worker/connections.py",
+        "worker/failures.py",
+        "worker/wires/aiohttp.py",
+        "worker/wires/lean.py",
+        "worker/wires/lean_channel.py",
+    },
     "zmq": {"wire/link.py"},
     "msgpack": {"wire/messages.py"},
     "sqlite3": {"store/store.py", "store/opening.py", "store/writing.py"},
     "jinja2": {"steps/template.py"},
-    "httptools": {"mock/server.py"},
+    "httptools": {"mock/server.py", "worker/wires/lean.py", "worker/wires/lean_channel.py"},
     "pyarrow": {"formats/parquet.py"},
 }
 IMPURE = {
@@ -236,6 +244,7 @@ def test_the_environment_is_read_in_four_places() -> None:
         ("formats", FORMATS, None),
         ("steps", STEPS, None),
         ("launchers", LAUNCHERS, None),
+        ("worker.wires", WIRES, None),
         ("schedules", ARRIVALS, None),
     ],
 )
@@ -244,6 +253,10 @@ def test_every_entry_of_a_table_is_there(folder: str, table: dict[str, str], hel
         module, _, attribute = place.partition(":")
         assert module.startswith(f"engine.{folder}.")
         assert hasattr(import_module(module), attribute), place
+
+
+def test_the_wires_that_can_be_asked_for_are_those_there_are() -> None:
+    assert set(config.WIRES) == set(WIRES)
 
 
 def test_every_kind_of_failure_has_one_line_of_policy_that_says_what_it_is() -> None:

@@ -200,3 +200,11 @@ def test_a_job_survives_its_way_through_json(tmp_path: Path) -> None:
 
 def test_streaming_to_standard_output_keeps_no_state(tmp_path: Path) -> None:
     assert loaded(tmp_path, output="-").job.state == ""
+
+
+def test_the_wire_can_be_chosen_and_is_no_part_of_what_the_job_is(tmp_path: Path) -> None:
+    usual, lean = loaded(tmp_path), loaded(tmp_path, wire="lean")
+    assert (usual.job.wire, lean.job.wire) == ("aiohttp", "lean")
+    assert usual.job.identity() == lean.job.identity()
+    with pytest.raises(UsageError, match=r"--wire 'copper' is not known. Use one of: aiohttp, lean"):
+        loaded(tmp_path, wire="copper")

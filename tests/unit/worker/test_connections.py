@@ -14,6 +14,8 @@ from engine.credentials import AuthHeader, Secret
 from engine.worker import connections
 from engine.worker.fetch import Fetcher, Flight, proxy_for
 
+pytestmark = pytest.mark.usefixtures("each_wire")
+
 Scene = Callable[[Fetcher, ScriptedServer], Awaitable[None]]
 
 

@@ -15,6 +15,8 @@ from engine.core.model import Call, Failure, Reply
 from engine.credentials import AuthHeader, Secret
 from engine.worker.fetch import Fetcher, Flight
 
+pytestmark = pytest.mark.usefixtures("each_wire")
+
 HEADERS = (("Content-Type", "application/json"),)
 CAP = 100_000
 

@@ -1,20 +1,17 @@
-"""What arrives of a request is exact to the byte, and an aiohttp that changed is noticed before it is used."""
+"""What arrives of a request is exact to the byte."""
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp.client_proto import ResponseHandler
 from scripted import Peer, ScriptedServer, reply
 
 from engine.config import Limits, Timeouts
-from engine.core.errors import CannotStart, ErrorKind
 from engine.core.model import Call, Failure, Reply
 from engine.credentials import AuthHeader, Secret
 from engine.worker.fetch import Fetcher, Flight
+
+pytestmark = pytest.mark.usefixtures("each_wire")
 
 BODY = '{"text": "grüße \N{SNOWMAN} \N{GRINNING FACE}"}'.encode()
 TIMEOUTS = Timeouts(connect_s=5, first_byte_s=5, read_s=5, total_s=5)
@@ -113,99 +110,5 @@ def test_an_ipv6_address_is_reached_and_named_in_brackets_with_its_port() -> Non
         listener.close()
         assert isinstance(result, Reply)
         assert server.seen[0].startswith(b"POST /v1/x HTTP/1.1\r\nHost: [::1]:%d\r\n" % port)
-
-    asyncio.run(run())
-
-
-# --- another aiohttp ----------------------------------------------------------------------------------------
-
-Read = Callable[[ResponseHandler], Awaitable[Any]]
-
-
-def _with_other_settings(patch: pytest.MonkeyPatch) -> None:
-    def set_response_params(self: ResponseHandler, *, skip_payload: bool) -> None:
-        raise AssertionError("never reached: it is called with more")
-
-    patch.setattr(ResponseHandler, "set_response_params", set_response_params)
-
-
-def _without_settings(patch: pytest.MonkeyPatch) -> None:
-    patch.delattr(ResponseHandler, "set_response_params")
-
-
-def _reading(change: Callable[[Any, Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    def apply(patch: pytest.MonkeyPatch) -> None:
-        read = ResponseHandler.read
-
-        async def other(self: ResponseHandler) -> Any:
-            return change(*await read(self))
-
-        patch.setattr(ResponseHandler, "read", other)
-
-    return apply
-
-
-def _that_waits(patch: pytest.MonkeyPatch) -> None:
-    async def read(self: ResponseHandler) -> Any:
-        await asyncio.sleep(3600)
-
-    patch.setattr(ResponseHandler, "read", read)
-
-
-def _that_decompresses(patch: pytest.MonkeyPatch) -> None:
-    settings = ResponseHandler.set_response_params
-
-    def set_response_params(self: ResponseHandler, **options: Any) -> None:
-        settings(self, **{**options, "auto_decompress": True})
-
-    patch.setattr(ResponseHandler, "set_response_params", set_response_params)
-
-
-def _blind_to_strays(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ResponseHandler, "should_close", property(lambda self: False))
-
-
-def _that_never_keeps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ResponseHandler, "should_close", property(lambda self: True))
-
-
-DRIFTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "other settings": _with_other_settings,
-    "no settings": _without_settings,
-    "a third part": _reading(lambda message, content: (message, content, None)),
-    "parts swapped": _reading(lambda message, content: (content, message)),
-    "a reply that does not come": _that_waits,
-    "unbounded decompression": _that_decompresses,
-    "stray bytes unseen": _blind_to_strays,
-    "nothing kept alive": _that_never_keeps,
-}
-
-
-@pytest.mark.parametrize("drift", DRIFTS)
-def test_an_aiohttp_that_works_otherwise_is_refused_before_anything_is_sent(
-    monkeypatch: pytest.MonkeyPatch, drift: str
-) -> None:
-    async def run() -> None:
-        DRIFTS[drift](monkeypatch)
-        with pytest.raises(CannotStart, match=r"aiohttp .* Nothing was sent") as caught:
-            Fetcher(origin="http://127.0.0.1:9", auth=(), timeouts=TIMEOUTS, limits=Limits())
-        assert aiohttp.__version__ in str(caught.value)
-
-    asyncio.run(run())
-
-
-def test_a_reply_that_nobody_understands_is_not_told_as_a_request_that_was_not_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def run() -> None:
-        async with ScriptedServer(answering) as server:
-            fetcher = Fetcher(origin=server.origin, auth=(), timeouts=TIMEOUTS, limits=Limits())
-            DRIFTS["a third part"](monkeypatch)
-            result = await ask(fetcher, Call("POST", f"{server.origin}/v1/x", (), BODY))
-            await fetcher.close()
-            assert len(server.seen) == 1
-            assert isinstance(result, Failure)
-            assert result.kind is ErrorKind.PROTOCOL_ERROR
-            assert "cannot be sent" not in result.message
 
     asyncio.run(run())

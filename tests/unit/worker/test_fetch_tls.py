@@ -17,6 +17,8 @@ from engine.core.model import Call, Failure, Reply
 from engine.credentials import AuthHeader, Secret
 from engine.worker.fetch import Fetcher, Flight
 
+pytestmark = pytest.mark.usefixtures("each_wire")
+
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
