@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from history import acknowledged_rows, history_of
 from runs import Run, ask_flags, until, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
@@ -78,7 +78,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     wrong = history.faults(acknowledged=kept)
     wrong.pop("unrecorded_attempts", None)  # what came back and could not be written is not recorded
     wrong.pop("repeated_beyond_doubt", None)
-    scorecard.add("no row lost, none twice, in order", "full disk", 1, int(bool(wrong)))
+    scorecard.add(Promise.P1_NO_LOSS, "full disk", 1, int(bool(wrong)))
     assert not wrong
     assert summary["ok"] == ROWS
     assert summary["resumed"] == len(kept) > 0
@@ -102,7 +102,7 @@ def test_a_disk_that_becomes_read_only_stops_the_run_and_loses_nothing(
         kept = acknowledged_rows(output)
         assert start(mock, tmp_path, output).summary()["ok"] == ROWS
         history = history_of(mock, PROMPTS, output)
-    scorecard.add("no row lost, none twice, in order", "read-only disk", 1, int(bool(history.lost(kept))))
+    scorecard.add(Promise.P1_NO_LOSS, "read-only disk", 1, int(bool(history.lost(kept))))
     assert not history.lost(kept) and not history.unaccounted() and not history.wrong_bodies()
 
 
@@ -118,7 +118,7 @@ def test_a_cap_on_file_sizes_stops_the_run_and_loses_nothing(
         kept = acknowledged_rows(output)
         assert Run(*flags).summary()["ok"] == ROWS
         history = history_of(mock, PROMPTS, output)
-    scorecard.add("no row lost, none twice, in order", "capped files", 1, int(bool(history.lost(kept))))
+    scorecard.add(Promise.P1_NO_LOSS, "capped files", 1, int(bool(history.lost(kept))))
     assert not history.lost(kept) and not history.unaccounted() and not history.wrong_bodies()
 
 
@@ -145,5 +145,5 @@ def test_a_store_that_was_cut_or_changed_is_never_read_as_if_it_were_whole(
             again = Run(*flags)
             assert again.wait() == 0, again.err
         history = history_of(mock, [f"row {number} says hello" for number in range(400)], output)
-    scorecard.add("no row lost, none twice, in order", "damaged store", 1, int(bool(history.unaccounted())))
+    scorecard.add(Promise.P1_NO_LOSS, "damaged store", 1, int(bool(history.unaccounted())))
     assert not history.unaccounted() and not history.wrong_bodies() and not history.duplicated()

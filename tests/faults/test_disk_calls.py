@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from history import acknowledged_rows, history_of
 from runs import Run, ask_flags, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 from servers import needs
 
 from engine.core.errors import UsageError
@@ -80,7 +80,5 @@ def test_a_call_to_the_disk_may_fail_at_any_time(
             "no sentence": "Traceback" in stopped.err or "engine: " not in stopped.err,
         }
         wrong = {name: value for name, value in wrong.items() if value}
-        scorecard.add(
-            "no row lost, none twice, in order", "failing disk calls", 1, int(bool(wrong)), call=what
-        )
+        scorecard.add(Promise.P1_NO_LOSS, "failing disk calls", 1, int(bool(wrong)), call=what)
         assert not wrong, f"{calls} number {nth}: exit code {code}: {stopped.err}"

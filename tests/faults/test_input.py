@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hostile import Hostile, corpus, mangle, mangled
 from runs import Run, ask_flags
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 from engine.core.errors import RowError, UsageError
 from engine.core.model import Answer, Failure, Reply, Target
@@ -69,7 +69,7 @@ def test_every_file_of_the_corpus_is_read_or_refused(tmp_path: Path, scorecard: 
             rows_in(file, tmp_path)
         except Exception as error:
             wrong[file.name] = repr(error)[:200]
-    scorecard.add("input is data", "hostile files", len(files), len(wrong))
+    scorecard.add(Promise.P10_DATA, "hostile files", len(files), len(wrong))
     assert len(files) >= 200
     assert wrong == {}
 
@@ -97,7 +97,7 @@ def test_mangled_files_are_read_or_refused(
             rows_in(file, tmp_path)
         except Exception as error:
             wrong[file.name] = repr(error)[:200]
-    scorecard.add("input is data", "mangled files", cases, len(wrong))
+    scorecard.add(Promise.P10_DATA, "mangled files", cases, len(wrong))
     assert wrong == {}
 
 
@@ -124,7 +124,7 @@ def test_mangled_replies_are_answers_or_failures(scorecard: Scorecard, pytestcon
                 assert isinstance(provider.parse(reply), Answer | Failure)
             except Exception as error:
                 wrong.append((body, repr(error)[:200]))
-    scorecard.add("input is data", "mangled replies", cases * len(providers), len(wrong))
+    scorecard.add(Promise.P10_DATA, "mangled replies", cases * len(providers), len(wrong))
     assert wrong == []
 
 
@@ -147,7 +147,7 @@ def test_mangled_frames_are_messages_or_refused(scorecard: Scorecard, pytestconf
             continue
         except Exception as error:
             wrong.append((frame, repr(error)[:200]))
-    scorecard.add("input is data", "mangled frames", cases, len(wrong))
+    scorecard.add(Promise.P10_DATA, "mangled frames", cases, len(wrong))
     assert wrong == []
 
 

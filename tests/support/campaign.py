@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from history import History, acknowledged_rows, history_of, leftovers
 from runs import Run, ask_flags, until, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 from engine.mock.settings import MockSettings, QuotaSettings
 from engine.mock.spawn import MockProcess
@@ -64,13 +64,13 @@ class Told:
         beyond = wrong.pop("repeated_beyond_doubt", 0) + wrong.pop("unrecorded_attempts", 0)
         ill = wrong.pop("orphans", 0) + len(wrong.pop("leftovers", ()))
         over = wrong.pop("throttled", 0)
-        scorecard.add("no row lost, none twice, in order", test, deaths, int(bool(wrong)), runs=1)
+        scorecard.add(Promise.P1_NO_LOSS, test, deaths, int(bool(wrong)), runs=1)
         scorecard.add(
-            "what is paid twice is told", test, deaths, int(bool(beyond)),
+            Promise.P4_TOLD, test, deaths, int(bool(beyond)),
             repeated=history.repeated(), in_doubt=history.in_doubt,
         )  # fmt: skip
-        scorecard.add("limits hold", test, history.requests, over)
-        scorecard.add("every run ends and leaves nothing", test, self.starts, int(bool(ill)))
+        scorecard.add(Promise.P5_LIMITS, test, history.requests, over)
+        scorecard.add(Promise.P6_ENDS, test, self.starts, int(bool(ill)))
 
 
 class Campaign:
