@@ -232,7 +232,7 @@ def test_a_key_that_stops_working_stops_the_run_and_the_same_command_goes_on_fro
             mock.base_url, source, output, "--procs", "2", "--rpm", "6000", "--in-flight", str(in_flight)
         )
         first = Run(*flags)
-        until(lambda: mock.stats()["ok"] > 40)
+        until(lambda: mock.stats()["ok"] > 40, 60.0)
         mock.control({"faults": [status]})
         code = first.wait()
         refused = [one for one in mock.log() if one["status"] == int(status)]
