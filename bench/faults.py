@@ -54,7 +54,7 @@ def gathered(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
             total = sums[count.pop("promise"), count.pop("test")]
             for name, value in count.items():
                 if isinstance(value, int | float):
-                    put = max if name.endswith("_max") else operator.add
+                    put = max if name.endswith(("_max", "_peak")) else operator.add
                     total[name] = put(total.get(name, 0), value)
     return [
         {"promise": promise, "test": test, **total} for (promise, test), total in sorted(sums.items())

@@ -280,6 +280,12 @@ def _socket_folder() -> Path:
     """A private folder for this run's sockets; those of runs that were killed are removed on the way."""
     for left in Path(tempfile.gettempdir()).glob("engine-*-*"):
         pid = left.name.split("-")[1]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)) and left.stat().st_uid == os.getuid():
+        if not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
+        try:
+            is_ours = left.stat().st_uid == os.getuid()
+        except FileNotFoundError:
+            continue  # another run that starts just now has removed it
+        if is_ours:
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))

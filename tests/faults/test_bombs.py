@@ -16,7 +16,7 @@ import pytest
 from bombs import MB, deflated, gzipped, json_bombs, members, packed, zlibbed
 from literal import Rogue, reply
 from runs import Run, ask_flags, read_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 from engine.config import Limits
 from engine.core.errors import RowError
@@ -124,8 +124,8 @@ def test_compressed_replies_are_cut_at_the_cap_or_refused_unopened(
     ends, peak, started = served(tmp_path / "bombs", replies)
     wrong = {name: ends[name] for name, (_, _, end) in cases.items() if ends[name] != end}
     scorecard.add(
-        "resources stay bounded", "compressed replies", len(cases), len(wrong), megabytes=megabytes,
-        worker_mb=round(calm), worker_mb_peak=round(peak),
+        Promise.P7_BOUNDED, "compressed replies", len(cases), len(wrong), unpacked_mb_max=megabytes,
+        calm_mb_max=round(calm), worker_mb_peak=round(peak),
     )  # fmt: skip
     assert wrong == {}
     assert started.wait() == 1 and "Traceback" not in started.err
@@ -157,8 +157,7 @@ def test_json_that_is_deep_wide_or_out_of_range_costs_its_own_row_only(
     good = {"fitting", "half emojis"}  # the latter is mended
     wrong = {name: end for name, end in ends.items() if end not in known and name not in good}
     scorecard.add(
-        "resources stay bounded", "JSON bombs in replies", len(replies), len(wrong), worker_mb_peak=round(peak),
-        schema=schema,
+        Promise.P7_BOUNDED, "JSON bombs in replies", len(replies), len(wrong), worker_mb_peak=round(peak),
     )  # fmt: skip
     assert wrong == {}
     assert started.wait() == 1 and "Traceback" not in started.err
@@ -209,18 +208,20 @@ def parsed(bomb: bytes) -> Iterator[tuple[str, object, float]]:
 
 def test_no_json_takes_long_to_read(scorecard: Scorecard, pytestconfig: pytest.Config) -> None:
     factor = 0.05 if pytestconfig.getoption("--trials") == "quick" else 3.0
-    slowest, trials, wrong = 0.0, 0, []
-    for name, bomb in json_bombs(factor).items():
+    slowest, readings, wrong = 0.0, 0, []
+    bombs = json_bombs(factor)
+    for name, bomb in bombs.items():
         for where, found, seconds in parsed(bomb):
-            trials += 1
+            readings += 1
             slowest = max(slowest, seconds)
             if not isinstance(found, Answer | Failure | dict | str | RowError) or seconds > 5.0 * max(
                 1.0, factor
             ):
                 wrong.append((name, where, type(found), seconds))
     scorecard.add(
-        "resources stay bounded", "CPU of JSON bombs", trials, len(wrong), seconds_max=round(slowest, 2)
-    )
+        Promise.P7_BOUNDED, "CPU of JSON bombs", len(bombs), len({name for name, *_ in wrong}), readings=readings,
+        seconds_max=round(slowest, 2),
+    )  # fmt: skip
     assert wrong == []
 
 
@@ -240,8 +241,9 @@ def test_a_compressed_input_with_an_endless_line_is_read_past_it_in_bounded_memo
         peak = peak_of(started, "")
         started.wait(200)
     ends = [row["_error"].partition(":")[0] for row in read_rows(output)]
+    is_good = ends == ["", "bad_input", ""] and peak < 250
     scorecard.add(
-        "resources stay bounded", "compressed inputs", 1, int(ends != ["", "bad_input", ""]), megabytes=megabytes,
+        Promise.P7_BOUNDED, "compressed inputs", 1, int(not is_good), unpacked_mb_max=megabytes,
         coordinator_mb_peak=round(peak),
     )  # fmt: skip
     assert ends == ["", "bad_input", ""]
@@ -278,7 +280,7 @@ def test_a_parquet_file_of_large_rows_is_read_in_bounded_memory(tmp_path: Path, 
         [sys.executable, "-c", _READ, str(source)], capture_output=True, text=True, check=True
     )
     rows, peak = map(int, told.stdout.split())
-    scorecard.add("resources stay bounded", "Parquet that grows", 1, int(peak > 700), mb_peak=peak)
+    scorecard.add(Promise.P7_BOUNDED, "Parquet that grows", 1, int(peak >= 700), mb_peak=peak)
     assert rows == 256 and peak < 700, peak
 
 
@@ -330,6 +332,9 @@ def test_an_answer_of_any_depth_leaves_an_output_that_can_be_written_and_read(
         code = started.wait()
     exported = Run("export", str(output), "-o", str(tmp_path / "again.csv"))
     assert exported.wait() == 0, exported.err
-    ok = json.loads(started.out)["ok"]
-    scorecard.add("input is data", "depths of answers", len(depths), int(code != 1))
-    assert (code, ok, json.loads(started.out)["failures"]) == (1, 3, {"bad_reply": 6}), started.err
+    summary = json.loads(started.out)
+    ended = (code, summary["ok"], summary["failures"])
+    scorecard.add(
+        Promise.P10_DATA, "depths of answers", 1, int(ended != (1, 3, {"bad_reply": 6})), rows=len(depths)
+    )
+    assert ended == (1, 3, {"bad_reply": 6}), started.err

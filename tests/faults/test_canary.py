@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from literal import Rogue, reply
 from runs import Run, ask_flags, read_rows, until, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -102,8 +102,11 @@ def test_no_command_says_the_key_while_a_run_goes_on_or_after_it(
         codes += [one.wait() for one in again[:1]]
         again[1].wait()
     told = [one.out + one.err for one in (*done, *again, started)]
-    found = [text for text in told if hits(text)] + files_with_key(tmp_path) + files_with_key(limiter_dir)
-    scorecard.add("secrets stay put", "what commands say", len(told), len(found))
+    said = [text for text in told if hits(text)]
+    kept = files_with_key(tmp_path) + files_with_key(limiter_dir)
+    found = said + kept
+    scorecard.add(Promise.P9_SECRETS, "what commands say", len(told), len(said))
+    scorecard.add(Promise.P9_SECRETS, "files beside commands", 1, int(bool(kept)))
     assert found == [] and codes == [0] * len(codes)
     assert [core is not None and core.group(1) for core in cores] == ["0"] * 2
     assert images == [0, 0]
@@ -153,7 +156,7 @@ def test_a_terminal_sees_neither_the_key_nor_what_rows_and_servers_would_do_to_i
     os.close(master)
     text = seen.decode("utf-8", "replace")
     wrong = [piece for piece in ("\x1b]", "\x07", "\x1b[41m", "\u202e", "\x9b") if piece in text]
-    scorecard.add("input is data", "what a terminal sees", 1, len(wrong) + hits(text))
+    scorecard.add(Promise.P10_DATA, "what a terminal sees", 1, int(bool(wrong) or hits(text)))
     assert wrong == [] and not hits(text)
     assert "\x1b[" in text and "key was refused" in text  # it was a live view, and it told what happened
 
@@ -190,7 +193,7 @@ def test_a_fault_of_our_own_is_told_without_the_key_that_its_text_quotes(
         ended = started.wait()
     told = started.out + started.err
     found = files_with_key(tmp_path) + files_with_key(limiter_dir) + [told] * hits(told)
-    scorecard.add("secrets stay put", "faults that quote the key", 1, len(found), point=point)
+    scorecard.add(Promise.P9_SECRETS, "faults that quote the key", 1, int(bool(found)))
     assert marker.exists(), "the point was never reached"
     assert found == []
     assert ended == code and "[secret] in it" in told, told
@@ -233,6 +236,6 @@ def test_a_server_that_says_the_key_back_in_any_form_is_quoted_without_it(
     ends = read_rows(output)
     told = [row["_error"] for row in ends]
     found = [text for text in (*told, started.out + started.err) if hits(text)] + files_with_key(tmp_path)
-    scorecard.add("secrets stay put", "keys said back", rows, len(found))
+    scorecard.add(Promise.P9_SECRETS, "keys said back", rows, min(rows, len(found)))
     assert found == [] and len(rogue.requests) == rows
     assert sum("[secret]" in text for text in told) >= rows // 2, told

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from history import acknowledged_rows, history_of
 from runs import Run, ask_flags, until, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 from engine.mock.settings import MockSettings
 from engine.mock.spawn import MockProcess
@@ -143,8 +143,6 @@ def test_a_store_that_was_cut_or_changed_is_never_read_as_if_it_were_whole(
                     wrong["end with the copy"] = again.err
                 else:
                     wrong |= wrong_with(mock, output, kept)
-            scorecard.add(
-                "no row lost, none twice, in order", "damaged store", 1, int(bool(wrong)), damage=what
-            )
+            scorecard.add(Promise.P1_NO_LOSS, "damaged store", 1, int(bool(wrong)), damage=what)
             assert not wrong, f"{what}, case {case}: exit code {code}: {second.err}"
     assert 5 in codes or not damage.is_noticed

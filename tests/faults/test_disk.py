@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from history import acknowledged_rows, history_of
 from runs import Run, ask_flags, until, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 from servers import needs
 
 from engine.mock.settings import MockSettings
@@ -78,7 +78,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     wrong = history.faults(acknowledged=kept)
     wrong.pop("unrecorded_attempts", None)  # what came back and could not be written is not recorded
     wrong.pop("repeated_beyond_doubt", None)
-    scorecard.add("no row lost, none twice, in order", "full disk", 1, int(bool(wrong)))
+    scorecard.add(Promise.P1_NO_LOSS, "full disk", 1, int(bool(wrong)))
     assert not wrong
     assert summary["ok"] == ROWS
     assert summary["resumed"] == len(kept) > 0
@@ -111,7 +111,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_sent(
         # It is the folder that is refused, and not whoever asks.
         allowed = Run(*ask_flags(mock.base_url, source, other / "out.jsonl"), prefix=unprivileged())
         assert allowed.summary()["ok"] == 20, allowed.err
-    scorecard.add("no row lost, none twice, in order", "a folder not to be written to", 1, int(requests > 0))
+    scorecard.add(Promise.P1_NO_LOSS, "a folder not to be written to", 1, int(requests > 0))
     assert (code, requests, left) == (2, 0, ["in.jsonl"]), refused.err
     assert "Traceback" not in refused.err
     assert "engine: " in refused.err and "not writable" in refused.err
@@ -139,7 +139,7 @@ def test_a_read_only_disk_is_refused_before_anything_is_sent(
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
         assert start(mock, tmp_path, output).summary()["ok"] == ROWS
         history = history_of(mock, PROMPTS, output)
-    scorecard.add("no row lost, none twice, in order", "read-only disk", 1, int(bool(history.lost(kept))))
+    scorecard.add(Promise.P1_NO_LOSS, "read-only disk", 1, int(bool(history.lost(kept))))
     assert (code in (2, 5), sent) == (True, 0), refused.err
     assert "Traceback" not in refused.err
     assert "engine: " in refused.err and "writ" in refused.err
@@ -159,5 +159,5 @@ def test_a_cap_on_file_sizes_stops_the_run_and_loses_nothing(
         kept = acknowledged_rows(output)
         assert Run(*flags).summary()["ok"] == ROWS
         history = history_of(mock, PROMPTS, output)
-    scorecard.add("no row lost, none twice, in order", "capped files", 1, int(bool(history.lost(kept))))
+    scorecard.add(Promise.P1_NO_LOSS, "capped files", 1, int(bool(history.lost(kept))))
     assert not history.lost(kept) and not history.unaccounted() and not history.wrong_bodies()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from history import acknowledged_rows, history_of
 from runs import Run, ask_flags, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 from servers import needs
 
 from engine.core.errors import UsageError
@@ -66,6 +66,7 @@ def test_a_call_to_the_disk_may_fail_at_any_time(
             code = stopped.wait()
             struck = log.read_text().count("INJECTED")
             kept = kept_rows(output)
+            was_whole = output.exists()  # a store's last clearing up may fail without a loss: its log stays
             again = Run(*flags)
             assert again.wait() == 0, again.err
             history = history_of(mock, prompts, output)
@@ -77,11 +78,9 @@ def test_a_call_to_the_disk_may_fail_at_any_time(
             "unaccounted": history.unaccounted(),
             "duplicated": history.duplicated(),
             "wrong_bodies": history.wrong_bodies(),
-            "exit code": code not in ((5,) if kept else (2, 3, 5)),
-            "no sentence": "Traceback" in stopped.err or "engine: " not in stopped.err,
+            "exit code": code not in ((0,) if was_whole else (5,) if kept else (2, 3, 5)),
+            "no sentence": "Traceback" in stopped.err or ("engine: " not in stopped.err and not was_whole),
         }
         wrong = {name: value for name, value in wrong.items() if value}
-        scorecard.add(
-            "no row lost, none twice, in order", "failing disk calls", 1, int(bool(wrong)), call=what
-        )
+        scorecard.add(Promise.P1_NO_LOSS, "failing disk calls", 1, int(bool(wrong)), call=what)
         assert not wrong, f"{calls} number {nth}: exit code {code}: {stopped.err}"

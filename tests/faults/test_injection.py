@@ -18,7 +18,7 @@ import zmq
 from hostile import VALUES
 from literal import Rogue, reply
 from runs import Run, ask_flags, read_rows, until, write_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 from watch import Watch
 
 from engine.core.errors import RowError, UsageError
@@ -82,7 +82,9 @@ def test_a_row_never_chooses_where_its_request_goes(tmp_path: Path, scorecard: S
         if not fits or not whole or told.decode() not in values or hosts != [b"127.0.0.1:%d" % first.port]:
             wrong.append(target[:200])
     failed = {row["v"]: row["_error"] for row in read_rows(output) if row["_status"] == "failed"}
-    scorecard.add("input is data", "URLs out of rows", len(values), len(wrong) + second.connections)
+    scorecard.add(
+        Promise.P10_DATA, "URLs out of rows", len(values), min(len(values), len(wrong) + second.connections)
+    )
     assert wrong == [] and second.connections == 0
     assert watch.places() == {("127.0.0.1", first.port)} and not watch.others()
     # A dot segment would be another path, and an address has a longest length: these rows fail, unsent.
@@ -162,7 +164,8 @@ def test_a_batch_line_never_chooses_a_host_or_another_path(tmp_path: Path, score
         )  # fmt: skip
         started.wait()
     asked = {request.split(b"\r\n")[0] for request in first.requests}
-    scorecard.add("input is data", "URLs out of batch lines", len(lines), len(asked) - 1 + second.connections)
+    astray = min(len(lines), len(asked - {b"POST /v1/chat/completions HTTP/1.1"}) + second.connections)
+    scorecard.add(Promise.P10_DATA, "URLs out of batch lines", len(lines), astray)
     assert asked == {b"POST /v1/chat/completions HTTP/1.1"}, asked
     assert second.connections == 0 and watch.places() == {("127.0.0.1", first.port)}
     ends = read_rows(output)
@@ -247,7 +250,7 @@ def test_a_header_never_carries_a_second_one(tmp_path: Path, scorecard: Scorecar
     ]
     breaking = [value for value in values if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value)]
     failed = [row["v"] for row in rows if row["_status"] == "failed"]
-    scorecard.add("input is data", "headers out of rows", len(values), len(wrong))
+    scorecard.add(Promise.P10_DATA, "headers out of rows", len(values), len(wrong))
     assert wrong == [] and set(breaking) <= set(failed) and len(breaking) >= 9
     assert sent == len(values) - len(failed) > 20
 
@@ -297,7 +300,8 @@ def test_what_a_row_holds_is_never_a_template_and_no_template_leaves_its_box(
             escaped.append((text, Template(text).render({"text": "x", "row": "y"})))
         except (UsageError, RowError) as error:
             assert len(str(error)) < 600
-    scorecard.add("input is data", "templates", len(texts) + len(ESCAPES), len(expanded) + len(escaped))
+    scorecard.add(Promise.P10_DATA, "templates in rows", len(texts), len(expanded))
+    scorecard.add(Promise.P10_DATA, "templates that would escape", len(ESCAPES), len(escaped))
     assert expanded == [] and len(ok) >= len(ESCAPES)
     assert escaped == []
     assert KEY not in output.read_text()
@@ -354,7 +358,8 @@ def test_cells_lines_and_names_out_of_rows_and_models_stay_what_they_are(
     risky = re.compile(r"[=+\-@\t\r\0\n\uff0b\uff0d\uff1d\uff20]")
     cells = [cell for name in ("a.csv", "b.tsv") for row in tables[name] for cell in row]
     loose = [cell for cell in cells if risky.match(cell) and cell not in ("-2", "+3.5e1")]
-    scorecard.add("input is data", "cells and lines", len(cells), len(loose))
+    failures = min(len(rows), len(loose))
+    scorecard.add(Promise.P10_DATA, "cells and lines", len(rows), failures, cells=len(cells))
     assert loose == []
     assert tables["a.csv"][0][1] == "'=name" and tables["a.csv"][1][0] == "'=1+1"
     # An apostrophe is all that is added, and with --no-escape-cells nothing is.
@@ -416,7 +421,8 @@ def test_nothing_that_comes_over_a_socket_is_ever_unpickled(
             socket.close(linger=2000)
         summary = started.summary()
         context.destroy(linger=0)
-    scorecard.add("input is data", "pickles at our sockets", len(frames) * len(places), int(marker.exists()))
+    sent = len(frames) * len(places)
+    scorecard.add(Promise.P10_DATA, "pickles at our sockets", 1, int(marker.exists()), frames=sent)
     assert len(places) == 2 and listening == []
     assert not marker.exists() and (summary["ok"], summary["worker_deaths"]) == (100, 0)
     pickle.loads(loads[0])  # it would have been seen

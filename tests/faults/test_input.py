@@ -9,7 +9,7 @@ import pytest
 from hostile import Hostile, corpus, mangle, mangled
 from runs import Run, ask_flags
 from samples import samples
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 
 from engine.core.errors import RowError, UsageError
 from engine.core.model import Answer, Failure, Reply, Target
@@ -70,7 +70,7 @@ def test_every_file_of_the_corpus_is_read_or_refused(tmp_path: Path, scorecard: 
             rows_in(file, tmp_path)
         except Exception as error:
             wrong[file.name] = repr(error)[:200]
-    scorecard.add("input is data", "hostile files", len(files), len(wrong))
+    scorecard.add(Promise.P10_DATA, "hostile files", len(files), len(wrong))
     assert len(files) >= 200
     assert wrong == {}
 
@@ -98,7 +98,7 @@ def test_mangled_files_are_read_or_refused(
             rows_in(file, tmp_path)
         except Exception as error:
             wrong[file.name] = repr(error)[:200]
-    scorecard.add("input is data", "mangled files", cases, len(wrong))
+    scorecard.add(Promise.P10_DATA, "mangled files", cases, len(wrong))
     assert wrong == {}
 
 
@@ -125,7 +125,7 @@ def test_mangled_replies_are_answers_or_failures(scorecard: Scorecard, pytestcon
                 assert isinstance(provider.parse(reply), Answer | Failure)
             except Exception as error:
                 wrong.append((body, repr(error)[:200]))
-    scorecard.add("input is data", "mangled replies", cases * len(providers), len(wrong))
+    scorecard.add(Promise.P10_DATA, "mangled replies", cases * len(providers), len(wrong))
     assert wrong == []
 
 
@@ -151,7 +151,7 @@ def test_mangled_frames_are_messages_or_refused(scorecard: Scorecard, pytestconf
             continue
         except Exception as error:
             wrong.append((frame, repr(error)[:200]))
-    scorecard.add("input is data", "mangled frames", cases, len(wrong))
+    scorecard.add(Promise.P10_DATA, "mangled frames", cases, len(wrong))
     assert wrong == []
 
 

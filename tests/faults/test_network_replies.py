@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from history import history_of
 from rogue import Exchange, Rogue, Strike, answer_body, framed
-from runs import Run, ask_flags, until, write_rows
-from scorecard import Scorecard
+from runs import Run, ask_flags, prompts_of, until, write_rows
+from scorecard import Promise, Scorecard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -241,14 +241,14 @@ def judged(
     started = Run(*ask_flags(server.base_url, source, output, *flags))
     with Peak(started) as peak:
         summary = started.summary(BOUND_S)
-    history = history_of(server, [f"row {number} says hello" for number in range(rows)], output)
+    history = history_of(server, prompts_of(rows), output)
     wrong = {
         "unaccounted": history.unaccounted(),
         "duplicated": history.duplicated(),
         "unexpected": history.unexpected(),
         "out_of_order": history.out_of_order(),
         "wrong_bodies": history.wrong_bodies(),
-        "unrecorded": history.unrecorded_attempts(),
+        "unrecorded_attempts": history.unrecorded_attempts(),
         "other failures": set(summary["failures"]) - allowed,
         "workers that died": summary["worker_deaths"],
         "traceback": "Traceback" in started.err,
@@ -256,10 +256,11 @@ def judged(
     }
     wrong = {name: value for name, value in wrong.items() if value}
     too_many = history.requests > rows * (retries + 2)  # a stale connection is one more, and free
-    figures = {"strikes": server.faults.total(), "peak_mb": round(peak.megabytes, 1)}
-    scorecard.add("no row lost, none twice, in order", what, rows, len(wrong), **figures)
-    scorecard.add("retries do not amplify", what, history.requests, int(too_many))
-    scorecard.add("bounded in time", what, 1)
+    large = int("memory" in wrong)
+    scorecard.add_run(what, set(wrong) - {"memory"}, rows=rows, struck=server.faults.total())
+    scorecard.add(Promise.P8_RETRIES, what, 1, int(too_many), rows=rows, requests=history.requests)
+    scorecard.add(Promise.P7_BOUNDED, what, 1, large, worker_mb_peak=round(peak.megabytes))
+    scorecard.add(Promise.P6_ENDS, what, 1)  # it did: the summary was waited for no longer than BOUND_S
     assert not wrong
     assert not too_many
     assert summary["ok"] + summary["failed"] == rows
@@ -312,7 +313,7 @@ def test_a_reply_that_comes_after_a_pause_is_nobodys_answer(tmp_path: Path, scor
     """While a connection is idle. One that comes while it carries a request is that request's answer by HTTP's rules."""
     rounds, each = 3, 16
     output = tmp_path / "out.jsonl"
-    prompts = [f"row {number} says hello" for number in range(rounds * each)]
+    prompts = prompts_of(rounds * each)
 
     async def later(exchange: Exchange) -> bool:
         await exchange.send_whole(exchange.good)
@@ -333,8 +334,8 @@ def test_a_reply_that_comes_after_a_pause_is_nobodys_answer(tmp_path: Path, scor
                 threading.Event().wait(0.6)  # until the strays have come, too
             out, _ = started.communicate(timeout=30)
         history = history_of(server, prompts, output)
-    found = {**history.faults()}
-    scorecard.add("no row lost, none twice, in order", "replies after a pause", len(prompts), len(found))
+    found = history.faults()
+    scorecard.add_run("replies after a pause", found, rows=len(prompts), struck=server.faults["later"])
     assert not found
     assert json.loads(out)["ok"] == len(prompts)
     assert server.connections >= len(prompts) // 2  # those with a stray were not used again
@@ -361,6 +362,8 @@ def test_rows_beside_slow_replies_go_on_at_their_pace(tmp_path: Path, scorecard:
     beside_s, slow = last_good_s(tmp_path / "beside", slowly(10, 1.0), "row 11")  # 11 and 110 to 119
     ratio = round(beside_s / plain_s, 2)
     is_late = beside_s > min(timeout_s - 0.5, 3 * plain_s + 2.0)
-    scorecard.add("bounded in time", "rows beside slow replies", rows - slow, int(is_late), ratio=ratio)
+    scorecard.add(
+        Promise.P6_ENDS, "rows beside slow replies", 1, int(is_late), rows=rows, struck=slow, ratio_max=ratio
+    )
     assert slow == 11
     assert not is_late  # nobody waited for a slow one to be cut off

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from literal import Rogue, reply
 from runs import Run, read_rows
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 from watch import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -94,7 +94,9 @@ def test_no_redirect_is_followed_and_the_second_server_sees_no_connection(
         summary = started.summary()
     rows = read_rows(output)
     astray = second.connections + third.connections + len(watch.places() - {("127.0.0.1", first.port)})
-    scorecard.add("secrets stay put", "redirects", len(matrix), astray, carrier=carrier)
+    # A case is one redirect; no more of them can have gone astray than there are.
+    failures = min(astray, len(matrix))
+    scorecard.add(Promise.P9_SECRETS, "redirects", len(matrix), failures, requests=len(first.requests))
     assert astray == 0
     assert summary["failures"] == {"redirect_refused": len(matrix)}
     # Every redirect was really served, each once, to a request with the key; and nobody asked for another page.
@@ -138,7 +140,7 @@ def test_headers_that_point_elsewhere_in_other_replies_are_only_headers(
             ).summary()
             asked = len({number_of(request) for request in first.requests})
             cookies = [request for request in first.requests if b"\r\ncookie:" in request.lower()]
-    scorecard.add("secrets stay put", "headers that point elsewhere", asked, second.connections)
+    scorecard.add(Promise.P9_SECRETS, "headers that point elsewhere", asked, min(asked, second.connections))
     assert second.connections == 0 and watch.places() == {("127.0.0.1", first.port)}
     assert cookies == []
     assert (
@@ -165,7 +167,8 @@ def test_a_secure_endpoint_cannot_send_the_key_on_in_the_clear(
                 environment=watch.environment(MY_KEY=KEY),
             )
             summary = started.summary()
-    scorecard.add("secrets stay put", "redirects from https", len(STATUSES), second.connections)
+    astray = min(second.connections, len(STATUSES))
+    scorecard.add(Promise.P9_SECRETS, "redirects from https", len(STATUSES), astray)
     assert second.connections == 0
     assert summary["failures"] == {"redirect_refused": len(STATUSES)}, started.err
     assert {port for _, port in watch.places()} == {first.port}
@@ -197,7 +200,10 @@ def test_a_redirect_from_one_endpoint_to_another_takes_no_key_along(
         request for request in second.requests if f"{KEY}-one".encode() in request or b"steal" in request
     ]
     strays += [request for request in first.requests if f"{KEY}-two".encode() in request]
-    scorecard.add("secrets stay put", "redirects between endpoints", len(first.requests), len(strays))
+    requests = len(first.requests) + len(second.requests)
+    scorecard.add(
+        Promise.P9_SECRETS, "redirects between endpoints", 1, int(bool(strays)), rows=rows, requests=requests
+    )
     assert strays == [] and first.requests
     assert summary["ok"] + summary["failures"].get("redirect_refused", 0) == rows
 
@@ -214,6 +220,6 @@ def test_a_proxy_in_the_environment_sees_nothing_unless_asked_for(
         unasked = second.connections
         asked = flags("openai", origin, source, tmp_path / "proxied.jsonl", "--trust-env")
         Run(*asked, environment={**proxies, "MY_KEY": KEY}).summary()
-    scorecard.add("secrets stay put", "proxies of the environment", 5, unasked)
+    scorecard.add(Promise.P9_SECRETS, "proxies of the environment", 1, int(bool(unasked)), rows=5)
     assert (summary["ok"], unasked, len(first.requests)) == (5, 0, 5)
     assert len(second.requests) == 5  # they would have been used: with --trust-env they are

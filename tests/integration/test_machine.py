@@ -50,7 +50,7 @@ def test_two_runs_stay_under_one_limit_together_share_it_and_leave_nothing(
     tmp_path: Path, limiter_dir: Path
 ) -> None:
     with MockProcess(MockSettings(latency="50ms", quota=(EXACT, SECOND))) as mock:
-        runs = [start(mock, tmp_path, name, 500, "--rpm", str(RPM)) for name in ("a", "b")]
+        runs = [start(mock, tmp_path, name, 1_200, "--rpm", str(RPM)) for name in ("a", "b")]
         until(lambda: len(granted(tmp_path)) == 2 and min(granted(tmp_path).values()) > 10)
         before = granted(tmp_path)
         until(lambda: sum(granted(tmp_path).values()) > sum(before.values()) + 300)
@@ -64,7 +64,7 @@ def test_two_runs_stay_under_one_limit_together_share_it_and_leave_nothing(
         summaries = [one.summary() for one in runs]
         stats = mock.stats()
     assert min(shares) > 0.8 * max(shares)
-    assert [summary["ok"] for summary in summaries] == [500, 500]
+    assert [summary["ok"] for summary in summaries] == [1_200, 1_200]
     assert stats["throttled"] == 0
     assert stats["max_in_clock_second"] <= 220
     assert stats["requests"] / (stats["last_s"] - stats["first_s"]) > 0.9 * RPM / 60

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from lives import lived, replay
-from scorecard import Scorecard
+from scorecard import Promise, Scorecard
 from shape import KINDS
 from store_of import differences
 
@@ -67,7 +67,7 @@ def test_every_seeds_run_ends_whole_and_under_its_limits(
         )
         if found := world.wrong():
             wrong[seed] = found
-    scorecard.add("no row lost, none twice, in order", f"simulated runs, {kind}", seeds, len(wrong), **seen)
+    scorecard.add(Promise.P1_NO_LOSS, f"simulated runs, {kind}", seeds, len(wrong), **seen)
     assert seen["calls"] >= 10 * seeds
     assert not wrong, "\n".join(replay(seed, kind, found) for seed, found in wrong.items())
 

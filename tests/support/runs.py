@@ -12,11 +12,16 @@ from typing import Any
 import psutil
 
 
+def prompts_of(count: int) -> list[str]:
+    """So many prompts, which all differ."""
+    return [f"row {number} says hello" for number in range(count)]
+
+
 def write_rows(path: Path, count: int) -> Path:
-    """A JSONL input whose prompts all differ."""
+    """A JSONL input of the prompts of ``prompts_of``."""
     with path.open("w") as file:
-        for number in range(count):
-            file.write(json.dumps({"id": number, "text": f"row {number} says hello"}) + "\n")
+        for number, prompt in enumerate(prompts_of(count)):
+            file.write(json.dumps({"id": number, "text": prompt}) + "\n")
     return path
 
 
