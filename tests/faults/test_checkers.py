@@ -79,10 +79,6 @@ def with_a_request_nobody_counts(history: History) -> None:
     history.requests = 5
 
 
-def with_an_attempt_nobody_saw(history: History) -> None:
-    history.attempts = 5
-
-
 def with_a_row_that_failed(history: History) -> None:
     assert history.output
     history.output[1] = {"id": 1, "_status": "failed", "_error": "timeout: no reply"}
@@ -103,7 +99,6 @@ BROKEN: dict[Callable[[History], None], set[str]] = {
     with_a_row_paid_twice: {"repeated_beyond_doubt"},
     with_a_request_nobody_counts: {"unrecorded_attempts"},
     with_a_done_row_gone: {"lost"},
-    with_an_attempt_nobody_saw: {"attempts_beyond_requests"},
     with_a_row_that_failed: {"failed"},
 }
 
@@ -119,6 +114,13 @@ def test_each_checker_finds_its_fault(breaks: Callable[[History], None]) -> None
     history = good()
     breaks(history)
     assert history.faults(acknowledged=range(4)).keys() == BROKEN[breaks]
+
+
+def test_an_attempt_that_the_server_never_saw_is_found() -> None:
+    history = good()
+    assert history.attempts_beyond_requests() == 0
+    history.attempts = 5
+    assert history.attempts_beyond_requests() == 1
 
 
 def test_what_is_in_doubt_may_be_repeated_and_uncounted_and_no_more() -> None:

@@ -8,9 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from runs import Run, ask_flags, read_rows, until, write_rows
+from runs import Run, ask_flags, is_alive, read_rows, until, write_rows
 
 from engine.mock.settings import MockSettings, parse_fault
 from engine.mock.spawn import MockProcess
@@ -129,7 +128,7 @@ def kill_the_worker_that_waits(started: Run, mock: MockProcess) -> bool:
         return False
     pid = live["workers"][0]["pid"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(pid))
+    until(lambda: not is_alive(pid))
     return True
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from runs import Run, ask_flags, read_rows, run, until, write_rows
+from runs import Run, ask_flags, is_alive, read_rows, run, until, write_rows
 
 from engine.mock.settings import MockSettings, QuotaSettings
 from engine.mock.spawn import MockProcess
@@ -35,7 +35,7 @@ def quotas() -> list[dict[str, Any]]:
 def limiters(folder: Path) -> list[int]:
     """The limiters of this test, by their entries."""
     found = [json.loads(path.read_text())["pid"] for path in folder.glob("*/info.json")]
-    return [pid for pid in found if psutil.pid_exists(pid)]
+    return [pid for pid in found if is_alive(pid)]
 
 
 def granted(folder: Path) -> dict[str, int]:

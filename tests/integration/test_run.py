@@ -4,9 +4,8 @@ import json
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
-from runs import Run, ask_flags, read_rows, run, until, write_rows
+from runs import Run, ask_flags, is_alive, read_rows, run, until, write_rows
 
 from engine.mock.answers import expected_answer
 from engine.mock.settings import MockSettings, QuotaSettings, parse_fault
@@ -72,8 +71,7 @@ def test_a_killed_coordinator_leaves_no_orphan_and_the_same_command_goes_on(tmp_
         children = first.children()
         first.kill(signal.SIGKILL)
         first.wait()
-        gone, alive = psutil.wait_procs(children, timeout=2.0)
-        assert not alive
+        until(lambda: not any(is_alive(child.pid) for child in children), 2.0)
         assert not output.exists()
         summary = Run(*flags).summary()
         stats = mock.stats()

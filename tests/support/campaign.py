@@ -66,6 +66,7 @@ class Told:
         doubt_max = sum(DOUBT_MAX[who] * deaths for who, deaths in self.kills.items())
         more = {
             "exit code": f"{self.exit_code}: {self.said}" if self.exit_code else "",
+            "attempts_beyond_requests": self.history.attempts_beyond_requests(),
             "in doubt": max(0, self.history.in_doubt - doubt_max),
             "windows": {seconds: len(over) for seconds in WINDOWS_S if (over := self._over(seconds))},
             "orphans": self.orphans,

@@ -132,7 +132,6 @@ class History:
             "wrong_bodies": self.wrong_bodies(),
             "repeated_beyond_doubt": max(0, self.repeated() - self.in_doubt),
             "unrecorded_attempts": self.unrecorded_attempts(),
-            "attempts_beyond_requests": self.attempts_beyond_requests(),
             "failed": self.failed(),
         }
         return {name: value for name, value in found.items() if value}
