@@ -21,6 +21,7 @@ from engine.core.thresholds import Objective
 PLAIN: Final = ("latency", "response_time", "send_lag", "ttfb")
 STREAMED: Final = ("ttft", "ttft_sched", "ttfo", "tpot", "chunk_gap", "stall")
 SERIES_DIGITS: Final = 2  # of the histograms of single seconds
+LATE_S: Final = 0.01  # a request that is sent later than this after its time is counted as late
 
 
 @dataclass(slots=True)
