@@ -120,6 +120,7 @@ class Job:
         from msgspec import to_builtins
 
         target = to_builtins(self.target)
+        del target["stream"]  # runs never do
         if self.endpoints:
             # A region or a key more or less leaves the job what it is; another model does not.
             target |= {"provider": "", "base_url": "", "model": "", "api_version": ""}

@@ -6,11 +6,14 @@ Rules of this file:
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from engine.config import Job
+from engine.core.thresholds import Objective
 from engine.credentials import Auth, AuthHeader, Secret, all_secrets
+from engine.schedules.base import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +41,41 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """One load worker's start. What it is to send, and when, comes with each test's Begin."""
+
+    job: Job
+    slot: int
+    workers: int
+    token: str
+    socket: str
+    schedule: Schedule | None  # its arrival and what belongs to it: offsets, burstiness, speed
+    rows: tuple[bytes, ...] = ()  # JSON objects that requests are made of, in turn
+    drops_late: bool = False
+    objectives: tuple[Objective, ...] = ()
+    limiter: LimiterAddress = LimiterAddress()
+    parent_pid: int = 0
+
+
+S = TypeVar("S", WorkerSettings, LoadSettings)
+
+
+@dataclass(frozen=True, slots=True)
 class _Line:
-    settings: WorkerSettings
+    settings: msgspec.Raw
     # For each endpoint its headers: name; parts, each with whether it is secret.
     auth: list[list[tuple[str, list[tuple[bool, str]]]]]
 
 
-def encode_handover(settings: WorkerSettings, auth: tuple[Auth, ...]) -> bytes:
+def encode_handover(settings: WorkerSettings | LoadSettings, auth: tuple[Auth, ...]) -> bytes:
     """The line for a worker's standard input, secrets revealed. Write it to the pipe, keep it nowhere."""
     revealed = [
         [(header.name, [_revealed(part) for part in header.parts]) for header in headers] for headers in auth
     ]
-    return msgspec.json.encode(_Line(settings, revealed)) + b"\n"
+    return msgspec.json.encode(_Line(msgspec.Raw(msgspec.json.encode(settings)), revealed)) + b"\n"
 
 
-def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[Auth, ...]]:
+def decode_handover(line: bytes, of: type[S]) -> tuple[S, tuple[Auth, ...]]:
     """A worker's start from the line it was given. Raises msgspec.ValidationError for anything else."""
     parsed = msgspec.json.decode(line, type=_Line)
     auth = tuple(
@@ -62,7 +85,7 @@ def decode_handover(line: bytes) -> tuple[WorkerSettings, tuple[Auth, ...]]:
         )
         for headers in parsed.auth
     )
-    return parsed.settings, auth
+    return msgspec.json.decode(parsed.settings, type=of), auth
 
 
 def secret_values(auth: tuple[Auth, ...]) -> list[str]:

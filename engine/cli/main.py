@@ -16,6 +16,7 @@ import engine
 from engine.cli.ctl import ctl_command
 from engine.cli.doctor import doctor_command
 from engine.cli.export import export_command
+from engine.cli.load import load_command
 from engine.cli.mock import mock_command
 from engine.cli.quota import quota_command
 from engine.cli.retry import retry_command
@@ -51,6 +52,7 @@ for _command in (
     status_command,
     export_command,
     retry_command,
+    load_command,
     ctl_command,
     quota_command,
     mock_command,

@@ -12,7 +12,7 @@ TPOT is (last - first content) / (output tokens - 1), as vLLM, SGLang and MLPerf
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Final, NamedTuple
 
 from engine.core.histogram import Histogram
@@ -40,7 +40,8 @@ class Timing:
     tokens_out: int = -1
 
 
-class Counts(NamedTuple):
+@dataclass(slots=True)
+class Counts:
     """Whole numbers, all of them sums."""
 
     intended: int = 0  # by the schedule, up to now
@@ -57,7 +58,7 @@ class Counts(NamedTuple):
 
     def plus(self, other: "Counts") -> "Counts":
         """The sums of both."""
-        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(slots=True)
@@ -108,54 +109,65 @@ class Measures:
         self.met = [0] * len(self._objectives)
         self.histograms = {name: Histogram() for name in self.names}
         self.seconds: dict[int, Second] = {}
+        self._number, self._second = -1, Second()  # the latest one that was asked for
+        # Looked up once here, not for every request: this is the dearest part of one after its sending.
+        self._latency = self.histograms["latency"].record
+        self._response_time = self.histograms["response_time"].record
+        self._send_lag = self.histograms["send_lag"].record
+        self._ttfb = self.histograms["ttfb"].record
 
     def second(self, at_s: float) -> Second:
         """The second of the test that a moment lies in. ``at_s``: since the schedule's start."""
         number = int(at_s)
-        found = self.seconds.get(number)
-        if found is None:
-            found = self.seconds[number] = Second()
-        return found
+        if number != self._number:
+            found = self.seconds.get(number)
+            if found is None:
+                found = self.seconds[number] = Second()
+            self._number, self._second = number, found
+        return self._second
 
     def dropped(self, at_s: float, many: int = 1) -> None:
         """So many requests, intended ``at_s`` after the schedule's start, are never sent."""
-        self.counts = self.counts._replace(
-            intended=self.counts.intended + many, dropped=self.counts.dropped + many
-        )
+        self.counts.intended += many
+        self.counts.dropped += many
         second = self.second(at_s)
         second.intended += many
         second.dropped += many
 
     def ended(self, timing: Timing, at_s: float, error: str, *, is_late: bool = False) -> None:
         """A request has ended; ``error`` is empty for a success. ``at_s``: when it was intended, after the start."""
-        counts, second = self.counts, self.second(at_s)
-        was_sent = timing.sent > 0.0
+        counts = self.counts
+        second = self.second(at_s)
+        counts.intended += 1
         second.intended += 1
-        second.sent += was_sent
-        if was_sent:
-            self.histograms["send_lag"].record(_us(timing.sent - timing.intended))
+        counts.late += is_late
+        sent = timing.sent
+        if sent > 0.0:
+            counts.sent += 1
+            second.sent += 1
+            self._send_lag(round((sent - timing.intended) * 1e6))
         if error:
             self.errors[error] = self.errors.get(error, 0) + 1
+            counts.failed += 1
             second.failed += 1
-            self.counts = counts._replace(
-                intended=counts.intended + 1, sent=counts.sent + was_sent, failed=counts.failed + 1,
-                late=counts.late + is_late,
-            )  # fmt: skip
             return
+        counts.completed += 1
         second.completed += 1
-        values = self._times_us(timing)
-        for name, value in values.items():
-            self.histograms[name].record(value)
-        second.latency.record(values["latency"])
-        if "ttft" in values:
-            second.ttft.record(values["ttft"])
-        self.counts = counts._replace(
-            intended=counts.intended + 1, sent=counts.sent + 1, completed=counts.completed + 1,
-            late=counts.late + is_late, good=counts.good + self._meets(values),
-            tokens_in=counts.tokens_in + max(timing.tokens_in, 0),
-            tokens_out=counts.tokens_out + max(timing.tokens_out, 0),
-            counted_tokens=counts.counted_tokens + (timing.tokens_out >= 0),
-        )  # fmt: skip
+        end = timing.end
+        latency_us = round((end - sent) * 1e6)
+        self._latency(latency_us)
+        second.latency.record(latency_us)
+        self._response_time(round((end - timing.intended) * 1e6))
+        self._ttfb(round((timing.first_byte - sent) * 1e6))
+        if self._is_streamed and timing.first_content:
+            self._record_stream(timing, second)
+        if timing.tokens_out >= 0:
+            counts.counted_tokens += 1
+            counts.tokens_out += timing.tokens_out
+        if timing.tokens_in > 0:
+            counts.tokens_in += timing.tokens_in
+        if not self._objectives or self._meets(timing):
+            counts.good += 1
 
     def gap(self, gap_us: int) -> None:
         """Between two pieces of content of one answer."""
@@ -163,29 +175,19 @@ class Measures:
 
     def warmed_up(self) -> None:
         """A request that was intended during the warm-up has ended."""
-        self.counts = self.counts._replace(warm_up=self.counts.warm_up + 1)
+        self.counts.warm_up += 1
 
-    def _times_us(self, timing: Timing) -> dict[str, int]:
-        sent, intended, end = timing.sent, timing.intended, timing.end
-        values = {
-            "latency": _us(end - sent),
-            "response_time": _us(end - intended),
-            "ttfb": _us(timing.first_byte - sent),
-        }
-        first = timing.first_content
-        if not self._is_streamed or not first:
-            return values
-        values["ttft"] = _us(first - sent)
-        values["ttft_sched"] = _us(first - intended)
-        if timing.first_answer:
-            values["ttfo"] = _us(timing.first_answer - sent)
-        if timing.tokens_out > 1:
-            values["tpot"] = _us((timing.last_content - first) / (timing.tokens_out - 1))
-        values["stall"] = timing.stall_us
-        return values
+    def _record_stream(self, timing: Timing, second: Second) -> None:
+        values = _stream_us(timing)
+        second.ttft.record(values["ttft"])
+        for name, value in values.items():
+            self.histograms[name].record(value)
 
-    def _meets(self, values: dict[str, int]) -> bool:
+    def _meets(self, timing: Timing) -> bool:
         """Count the objectives that a success meets; whether it meets them all."""
+        values = _plain_us(timing)
+        if self._is_streamed and timing.first_content:
+            values |= _stream_us(timing)
         meets_all = True
         for place, objective in enumerate(self._objectives):
             value = values.get(objective.metric)
@@ -200,7 +202,7 @@ class Measures:
     def take(self) -> Delta:
         """Everything counted since the last time; from now on it is counted anew."""
         delta = Delta(
-            tuple(self.counts),
+            astuple(self.counts),
             self.errors,
             tuple(self.met),
             {name: one.to_bytes() for name, one in self.histograms.items() if one.count},
@@ -229,6 +231,28 @@ class Measures:
         for number, (counts, latency, ttft) in delta.seconds.items():
             other = Second(*counts, Histogram.from_bytes(latency), Histogram.from_bytes(ttft))
             self.second(number).add(other)
+
+
+def _plain_us(timing: Timing) -> dict[str, int]:
+    sent, intended, end = timing.sent, timing.intended, timing.end
+    return {
+        "latency": _us(end - sent),
+        "response_time": _us(end - intended),
+        "ttfb": _us(timing.first_byte - sent),
+        "send_lag": _us(sent - intended),
+    }
+
+
+def _stream_us(timing: Timing) -> dict[str, int]:
+    """Of an answer that had content."""
+    first = timing.first_content
+    values = {"ttft": _us(first - timing.sent), "ttft_sched": _us(first - timing.intended)}
+    if timing.first_answer:
+        values["ttfo"] = _us(timing.first_answer - timing.sent)
+    if timing.tokens_out > 1:
+        values["tpot"] = _us((timing.last_content - first) / (timing.tokens_out - 1))
+    values["stall"] = timing.stall_us
+    return values
 
 
 def _us(seconds: float) -> int:

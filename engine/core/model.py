@@ -29,6 +29,7 @@ class Target:
     schema: Mapping[str, Any] | None = None  # JSON schema of the answer
     method: str = "POST"  # provider http
     select: str = ""  # provider http: path into a JSON reply, like choices.0.message.content
+    stream: bool = False  # load tests: the answer is to come piece by piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ class Anthropic(JsonProvider):
     headers = (*JSON_HEADERS, ("anthropic-version", VERSION))
     paths: ClassVar[Mapping[str, str]] = {"/v1/messages": "chat"}
     question_field: ClassVar[Mapping[str, str]] = {"chat": "messages"}
+    dialects: Mapping[str, str] = {"chat": "messages"}
 
     def __init__(self, target: Target) -> None:
         self._format = None if target.schema is None else narrowed(target.schema)

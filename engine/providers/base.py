@@ -6,7 +6,7 @@ Rules of this folder:
 3. Calls of one job share one ``headers`` tuple and one ``url`` string wherever possible (identity, not equality).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from engine.core.model import Answer, Ask, Call, Failure, Reply, Target
@@ -27,6 +27,7 @@ class Provider(Protocol):
     settles: bool  # True where TPM counts real usage, so that a charge may be lowered after the reply
     measure: Callable[[str], int] | None  # of texts in quarter tokens, set from outside to count them exactly
     default_base_url: str  # "" where the user must give one
+    dialects: Mapping[str, str]  # the endpoints that can stream their answers -> a name in streams.READERS
 
     def __init__(self, target: Target) -> None:
         """Raises UsageError, with a sentence, for a target this provider cannot serve."""

@@ -4,7 +4,7 @@ Rules of this file:
 1. A body is described once, as a dict. Its frame, the bytes around the row's own text, is encoded when the job
    starts: a row then costs the encoding of its text and one concatenation.
 2. The job's settings fill in what an openai-batch line leaves out; the line wins. Among settings ``params`` win.
-3. A reply has to come whole: whatever asks for a stream is refused.
+3. A reply has to come whole: whatever asks for a stream is refused, but the target of a load test.
 """
 
 from abc import ABC, abstractmethod
@@ -27,6 +27,7 @@ from engine.providers.estimate import (
     tokens_of,
     tokens_of_body,
 )
+from engine.providers.streams import STREAM_FIELDS
 
 JSON_HEADERS: Final = (("content-type", "application/json"),)
 TEXT_ENDPOINTS: Final = frozenset({"chat", "responses"})  # those whose answer can follow a schema
@@ -67,6 +68,7 @@ class JsonProvider(ABC):
     headers: ClassVar[tuple[tuple[str, str], ...]] = JSON_HEADERS
     paths: ClassVar[Mapping[str, str]]  # of an openai-batch line -> endpoint
     question_field: ClassVar[Mapping[str, str]]  # endpoint -> the field that holds the row's question
+    dialects: Mapping[str, str] = {}  # endpoint -> in which of streams.READERS it streams
     takes_version: ClassVar[bool] = False  # --api-version
     measure: Measure | None = None  # counts tokens exactly, where that was asked for
     needs_model = True  # whether a call without a model can only fail
@@ -201,6 +203,8 @@ class JsonProvider(ABC):
         """The settings with the params, which win: also over a limit under another name."""
         params = self._target.params
         settings = self.settings(endpoint, model)
+        if self._target.stream:
+            settings |= STREAM_FIELDS[self.dialects[endpoint]]
         if any(name in params for name in LIMIT_FIELDS):
             for name in LIMIT_FIELDS:
                 settings.pop(name, None)
@@ -235,6 +239,10 @@ class JsonProvider(ABC):
             raise UsageError(
                 f"--param {field} would put the same question in place of every row's own. "
                 "Give the question with --prompt or --messages."
+            )
+        if target.stream and target.endpoint not in self.dialects:
+            raise UsageError(
+                f"The endpoint {target.endpoint} of provider {self.name} streams nothing. Leave --stream out."
             )
         if target.params.get("stream"):
             raise UsageError("--param stream cannot be used: replies come whole. Leave it out.")

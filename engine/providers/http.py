@@ -7,6 +7,7 @@ Rules of this file:
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from engine.core.errors import ErrorKind, RowError, UsageError
@@ -34,6 +35,7 @@ class Http:
     settles = False
     measure: Measure | None = None
     default_base_url = ""
+    dialects: Mapping[str, str] = {}
 
     def __init__(self, target: Target) -> None:
         front = _FRONT.match(target.base_url.strip())

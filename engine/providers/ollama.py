@@ -62,6 +62,7 @@ class Ollama(JsonProvider):
     cut = ("/v1", "/api")
     paths: ClassVar[Mapping[str, str]] = {path: endpoint for endpoint, path in _PATHS.items()}
     question_field: ClassVar[Mapping[str, str]] = {"chat": "messages", "embeddings": "input"}
+    dialects: Mapping[str, str] = {"chat": "ollama"}
 
     def url(self, endpoint: str, model: str) -> str:
         """Base URL and the endpoint's path."""

@@ -64,6 +64,7 @@ class OpenAI(JsonProvider):
         "embeddings": "input",
         "completions": "prompt",
     }
+    dialects: Mapping[str, str] = {"chat": "chat", "completions": "completions", "responses": "responses"}
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

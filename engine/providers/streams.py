@@ -166,6 +166,15 @@ READERS: Final[dict[str, Reader]] = {
     "ollama": read_line,
 }
 
+# What a body says to have its answer streamed, by dialect; OpenAI's tell what it cost only when they are asked to.
+STREAM_FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "chat": {"stream": True, "stream_options": {"include_usage": True}},
+    "completions": {"stream": True, "stream_options": {"include_usage": True}},
+    "responses": {"stream": True},
+    "messages": {"stream": True},
+    "ollama": {"stream": True},
+}
+
 
 class Stream:
     """One streamed answer, read as it comes. ``dialect``: a name in ``READERS``."""

@@ -64,6 +64,7 @@ from engine.wire.limiter_messages import (
 from engine.wire.limiter_messages import (
     TooDear as TooDear,
 )
+from engine.wire.load_messages import Begin, Figures, Halt
 from engine.wire.message import VERSION as VERSION
 from engine.wire.message import BadFrame as BadFrame
 from engine.wire.message import Message as Message
@@ -259,6 +260,9 @@ TAGS: dict[int, type[Message]] = {
     31: Inspect,
     32: Report,
     33: Observed,
+    40: Begin,
+    41: Halt,
+    42: Figures,
 }
 _TAG_OF: dict[type[Message], int] = {cls: tag for tag, cls in TAGS.items()}
 

@@ -52,8 +52,12 @@ class Fetcher:
         ca_file: str = "",
         trust_env: bool = False,
         wire: str = "aiohttp",
+        keyed: bool = True,
     ) -> None:
-        """To be made on the loop. ``wire``: a name in ``engine.worker.wires.WIRES``."""
+        """To be made on the loop.
+
+        ``wire``: a name in ``engine.worker.wires.WIRES``; ``keyed``: whether requests have idempotency keys.
+        """
         self._loop = asyncio.get_running_loop()
         self._origin = URL(origin).origin()
         proxy = proxy_for(self._origin) if trust_env else None
@@ -66,7 +70,7 @@ class Fetcher:
         )  # else it is a tunnel, and sees nothing
         if forwarded and proxy is not None:
             always += proxy.headers
-        self._heads = Heads(self._origin, always, absolute=forwarded)
+        self._heads = Heads(self._origin, always, absolute=forwarded, keyed=keyed)
         self._last_url = ""
         self._last_target = URL()
         self._flights: set[Flight] = set()

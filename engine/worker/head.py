@@ -32,20 +32,26 @@ _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 class Heads:
     """Writes requests to one origin. ``always``: headers that win over a call's own, keys among them."""
 
-    def __init__(self, origin: URL, always: list[tuple[str, str]], *, absolute: bool = False) -> None:
-        """``absolute``: write the whole address, as a proxy for plain HTTP needs it (RFC 9112, 3.2.2)."""
+    def __init__(
+        self, origin: URL, always: list[tuple[str, str]], *, absolute: bool = False, keyed: bool = True
+    ) -> None:
+        """``absolute``: write the whole address, as a proxy for plain HTTP needs it (RFC 9112, 3.2.2).
+
+        ``keyed``: whether requests have an Idempotency-Key at all.
+        """
         host = origin.host_port_subcomponent
         assert host is not None
         self._host = host
         self._before = f"{origin.scheme}://{host}" if absolute else ""
         self._always = always
+        self._keyed = keyed
         self._method = ""
         self._target: URL | None = None
         self._headers: tuple[tuple[str, str], ...] | None = None
         self._head = b""
 
     def request(self, call: Call, target: URL, key: str) -> bytes:
-        """The whole request, with ``key`` as its Idempotency-Key. Raises ValueError.
+        """The whole request, with ``key`` as its Idempotency-Key; "" where it is to have none. Raises ValueError.
 
         ``target``: the call's URL. The same object and the same headers as last time cost nothing anew.
         """
@@ -83,5 +89,6 @@ class Heads:
                         f"the header {name[:60]!r} has a character that HTTP does not allow there"
                     )
                 lines.append(f"{name}: {value}")
-        lines.append("Idempotency-Key: ")
+        if self._keyed:
+            lines.append("Idempotency-Key: ")
         return "\r\n".join(lines).encode()

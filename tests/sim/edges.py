@@ -23,7 +23,7 @@ from virtual import OUTSIDE, PROCESS, Gone, Process
 from engine.coordinator.feed import Chunk
 from engine.coordinator.session import Session
 from engine.core.ledger import LedgerRow
-from engine.handover import decode_handover
+from engine.handover import WorkerSettings, decode_handover
 from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.steps.template import Template
 from engine.worker.loop import Worker
@@ -72,7 +72,7 @@ class Launcher:
     def start(self, module: str, line: bytes, *, capture: bool = False, detached: bool = False) -> Process:
         world = self.world
         if module == "engine.worker":
-            settings, auth = decode_handover(line)
+            settings, auth = decode_handover(line, WorkerSettings)
             return world.begin(
                 "worker", lambda: Worker(settings, auth).run(), world.random.uniform(0.05, 0.3)
             )

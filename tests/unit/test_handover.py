@@ -12,7 +12,7 @@ def test_a_worker_gets_back_what_the_coordinator_handed_over() -> None:
     auth = ((AuthHeader("Authorization", ("Bearer ", Secret("sk-canary"))),), ())
     line = encode_handover(settings, auth)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
-    assert decode_handover(line) == (settings, auth)
+    assert decode_handover(line, WorkerSettings) == (settings, auth)
 
 
 def test_a_secret_never_shows_and_is_never_pickled() -> None:

@@ -1,0 +1,68 @@
+"""One ``engine load`` from its plan to its files and its exit code.
+
+Rules of this file:
+1. Where results cannot be written is told before the test, not after it.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+
+from engine.core.errors import ExitCode
+from engine.loadtest.conduct import conductor
+from engine.loadtest.files import check_writable, write
+from engine.loadtest.histories import history
+from engine.loadtest.live import LoadView
+from engine.loadtest.model import LoadPlan, Tested
+from engine.loadtest.page import page
+from engine.loadtest.plan import Planned
+from engine.loadtest.results import results_of
+from engine.loadtest.searching import search
+from engine.loadtest.verdict import exit_code_of
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Files to write; "" for none."""
+
+    out: str = ""
+    html: str = ""
+    hlog: str = ""
+
+    def check(self) -> None:
+        """Raises UsageError for one that could not be written."""
+        for path, flag in ((self.out, "--out"), (self.html, "--html"), (self.hlog, "--hlog")):
+            if path:
+                check_writable(path, flag)
+
+    def write(self, results: dict[str, Any], plan: LoadPlan, tested: Tested) -> None:
+        """Write them."""
+        if self.out:
+            write(self.out, json.dumps(results, indent=1) + "\n", "--out")
+        if self.html:
+            write(self.html, page(results), "--html")
+        if self.hlog:
+            write(self.hlog, history(plan, tested), "--hlog")
+
+
+def run_load(planned: Planned, outputs: Outputs, view: LoadView) -> tuple[dict[str, Any], ExitCode]:
+    """Run it, write its files, and say what it came to. Raises EngineError where nothing could be measured."""
+
+    async def run() -> tuple[dict[str, Any], LoadPlan, Tested]:
+        async with conductor(planned.plan, planned.auth, view) as lead:
+            if planned.search_from:
+                return await search(lead, planned)
+            tested = await lead.test(planned.plan)
+            return results_of(planned.plan, tested), planned.plan, tested
+
+    try:
+        results, plan, tested = uvloop.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        view.end()
+    outputs.write(results, plan, tested)
+    return results, exit_code_of(results)

@@ -1,0 +1,233 @@
+"""Runs a plan: its crew of workers, its quota, one test or a search of many, and Ctrl-C.
+
+Rules of this file:
+1. The first Ctrl-C ends the test, and what was measured so far is reported; nothing is sent after it.
+2. A name that cannot be resolved is refused before anything is sent.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from engine.config import rates_of
+from engine.coordinator.embedded import is_embedded, start_mock
+from engine.coordinator.limiting import Declared, Limiting
+from engine.coordinator.supervise import backoff_s
+from engine.core.errors import CannotStart, UsageError
+from engine.core.measuring import Measures
+from engine.credentials import Auth, all_secrets
+from engine.handover import secret_values
+from engine.launchers.local import Process
+from engine.launchers.process import dump_no_core, raise_open_files
+from engine.limiter.registry import Registry, default_folder
+from engine.loadtest.crew import Crew, Round, pieces_of
+from engine.loadtest.live import LoadView, Moment
+from engine.loadtest.model import LoadPlan, Tested
+from engine.providers import make_provider
+from engine.schedules import length_s
+from engine.wire.load_messages import Begin, PieceLine
+from engine.worker.fetch import proxy_for
+
+LOOK_EVERY_S: Final = 0.25  # between two looks at the figures for the view
+MOCK_END_S: Final = 2.0
+
+
+class Conductor:
+    """A crew and what is shown of it. ``is_interrupted``: a signal has come; nothing more is begun then."""
+
+    def __init__(self, plan: LoadPlan, crew: Crew, view: LoadView) -> None:
+        self.plan = plan
+        self._crew = crew
+        self._view = view
+        self._looked = 0.0
+        self.is_interrupted = False
+
+    def interrupt(self) -> None:
+        """End the test that runs."""
+        self.is_interrupted = True
+        self._crew.halt()
+
+    def halt(self) -> None:
+        """End the test that runs, and no more than that."""
+        self._crew.halt()
+
+    async def test(
+        self, plan: LoadPlan, on_second: Callable[[Moment, Measures], None] | None = None
+    ) -> Tested:
+        """Run one test. ``plan`` may differ from the crew's own in its rates, its end and its warm-up alone."""
+        schedule = plan.schedule
+        pieces = pieces_of(plan)
+
+        def begin(number: int, start: float) -> Begin:
+            return Begin(
+                test=number,
+                start=start,
+                pieces=pieces,
+                seed=0 if schedule is None else schedule.seed,
+                duration_s=plan.duration_s or 0.0,
+                requests=plan.requests or 0,
+                warmup_s=plan.warmup_s,
+                concurrency=plan.concurrency,
+            )
+
+        def look(current: Round) -> None:
+            now = time.monotonic()
+            if self.is_interrupted:
+                self._crew.halt()
+            if now - self._looked >= LOOK_EVERY_S:
+                self._looked = now
+                moment = self._moment(plan, current, now)
+                self._view.update(moment)
+                if on_second is not None:
+                    on_second(moment, current.measures)
+
+        started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        measures = Measures(plan.objectives, is_streamed=plan.is_streamed)
+        current = await self._crew.run(begin, measures, look)
+        notes = [member.notes for member in self._crew.members]
+        lasted_s = max((one.lasted_s for one in notes), default=0.0)
+        return Tested(
+            measures=measures,
+            notes=notes,
+            started_at=started_at,
+            lasted_s=lasted_s,
+            window_s=max(0.0, self._planned_s(plan, lasted_s, current) - plan.warmup_s),
+            is_interrupted=self.is_interrupted,
+            faults=current.faults,
+        )
+
+    def _planned_s(self, plan: LoadPlan, lasted_s: float, current: Round) -> float:
+        """Until when requests were intended, after the schedule's start."""
+        if current.is_halted:
+            return lasted_s if plan.duration_s is None else min(lasted_s, plan.duration_s)
+        if plan.schedule is None:
+            return lasted_s if plan.duration_s is None else plan.duration_s
+        return min(length_s(plan.schedule), plan.duration_s or float("inf"))
+
+    def _moment(self, plan: LoadPlan, current: Round, now: float) -> Moment:
+        return Moment(
+            plan=plan,
+            since_s=max(0.0, now - current.start),
+            in_flight=sum(member.notes.in_flight for member in self._crew.members),
+            measures=current.measures,
+        )
+
+
+@asynccontextmanager
+async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> AsyncIterator[Conductor]:
+    """A crew that is ready; it, its mock provider and all that belongs to it are gone at the end.
+
+    Raises UsageError for a host that is not known, CannotStart where workers do not start.
+    """
+    dump_no_core()
+    raise_open_files()
+    loop = asyncio.get_running_loop()
+    folder = Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))
+    mock: Process | None = None
+    crew: Crew | None = None
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        target = plan.job.target
+        if target.provider == "mock" and is_embedded(target.base_url):
+            mock, address = await loop.run_in_executor(None, start_mock, target.base_url, folder)
+            plan = replace(plan, job=replace(plan.job, target=replace(target, base_url=address)))
+        await _resolve(plan, loop)
+        crew = Crew(plan, auth, _limiting(plan, auth, view.note))
+        lead = Conductor(plan, crew, view)
+        for number in signals:
+            loop.add_signal_handler(number, lead.interrupt)
+        await crew.start()
+        yield lead
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        if crew is not None:
+            await loop.run_in_executor(None, crew.close)
+        if mock is not None:
+            mock.let_go()
+            if mock.wait(MOCK_END_S) is None:
+                mock.kill()
+                mock.wait(MOCK_END_S)
+            mock.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def at_rate(plan: LoadPlan, rate_per_s: float) -> LoadPlan:
+    """The same test at another, steady rate."""
+    from engine.schedules.profile import steady
+
+    assert plan.schedule is not None
+    asked = plan.asked | {"rate": rate_per_s}
+    return replace(plan, schedule=replace(plan.schedule, pieces=steady(rate_per_s)), asked=asked)
+
+
+async def _resolve(plan: LoadPlan, loop: asyncio.AbstractEventLoop) -> None:
+    origin = make_provider(plan.job.target).origin
+    parts = urlsplit(str(origin))
+    host = parts.hostname or ""
+    from yarl import URL
+
+    if plan.job.trust_env and proxy_for(URL(str(origin))) is not None:
+        return  # the proxy resolves it
+    try:
+        await loop.getaddrinfo(host, parts.port or 80, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"The host {host!r} is not known: {why}. Nothing was sent.") from None
+
+
+def _limiting(
+    plan: LoadPlan, auth: tuple[Auth, ...], note: Callable[[str], None]
+) -> Callable[[Path], Limiting] | None:
+    """How to find the limiter of this quota; a test without limits of its own keeps to those of runs beside it."""
+    job = plan.job
+    origin, model = str(make_provider(job.target).origin), job.target.model
+    declared = Declared(rates_of(job), job.share)
+
+    def make(folder: Path) -> Limiting:
+        quota = (origin, model, all_secrets(auth[0]))
+        try:
+            entry = Registry(job.limiter_dir or default_folder()).entry(*quota)
+        except CannotStart:
+            if declared.needs_limiter:
+                raise
+            entry = Registry(str(folder / "q")).entry(*quota)  # without limits it is not worth a refusal
+        return Limiting(
+            entry,
+            declared,
+            pid=os.getpid(),
+            label=f"a load test (process {os.getpid()})",
+            origin=origin,
+            model=model,
+            hide=secret_values(auth),
+            backoff_s=backoff_s,
+            note=note,
+            on_change=lambda: None,
+        )
+
+    return make
+
+
+def expected_requests(plan: LoadPlan) -> int:
+    """About how many requests a test of this plan intends after its warm-up; 0 where nothing tells."""
+    if plan.schedule is None or plan.duration_s is None:
+        return plan.requests or 0
+    rate = _mean_rate(pieces_of(plan), plan.duration_s)
+    return round(rate * (plan.duration_s - plan.warmup_s))
+
+
+def _mean_rate(pieces: Iterable[PieceLine], duration_s: float) -> float:
+    from engine.schedules.profile import Piece, Profile
+
+    profile = Profile(tuple(Piece(*piece) for piece in pieces))
+    return profile.expected(duration_s) / duration_s

@@ -1,0 +1,264 @@
+"""The worker processes of a load test: started together, told when to begin, listened to until they have ended.
+
+Rules of this file:
+1. A worker that dies is not replaced: its part of the schedule is lost, and the test is told to be invalid.
+2. Nothing here happens per request. What workers count is merged exactly.
+3. Every process is gone, and the folder with the sockets too, when ``close`` returns.
+"""
+
+import asyncio
+import hmac
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from engine.core.errors import CannotStart
+from engine.core.histogram import Histogram
+from engine.core.measuring import Delta, Measures
+from engine.coordinator.limiting import Limiting
+from engine.credentials import Auth
+from engine.handover import LimiterAddress, LoadSettings, encode_handover, secret_values
+from engine.launchers.local import LocalLauncher, Process
+from engine.loadtest.model import LoadPlan, OnLate, WorkerNotes
+from engine.wire.link import Hub
+from engine.wire.load_messages import Begin, Figures, Halt, PieceLine
+from engine.wire.messages import Close, Hello, Message, Refuse
+
+TICK_S: Final = 0.05
+START_MAX_S: Final = 60.0
+END_MAX_S: Final = 10.0  # beyond the longest time a request may take, until the last figures have come
+LEAD_S: Final = 0.25  # from the word to begin until the schedule's second 0: every worker has it by then
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker of the crew."""
+
+    slot: int
+    process: Process
+    peer: bytes = b""
+    has_ended: bool = False  # this test's last figures have come
+    notes: WorkerNotes = field(default_factory=lambda: WorkerNotes(0))
+    is_dead: bool = False
+
+
+@dataclass(slots=True)
+class Round:
+    """One test of a crew, while it runs and after."""
+
+    number: int
+    start: float  # time.monotonic() of the schedule's second 0
+    measures: Measures
+    faults: list[str] = field(default_factory=list)
+    is_halted: bool = False
+
+
+class Crew:
+    """The workers of one plan. Tests are run one after the other by ``run``."""
+
+    def __init__(
+        self, plan: LoadPlan, auth: tuple[Auth, ...], limiting: "Callable[[Path], Limiting] | None"
+    ) -> None:
+        self._plan = plan
+        self._auth = auth
+        self._folder = Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))
+        self._token = secrets.token_hex(16)
+        self._loop = asyncio.get_running_loop()
+        self._hub = Hub(self._folder / "c", message_bytes_max=plan.job.limits.message_bytes_max)
+        self._hub.listen(self._loop, self._on_message)
+        self._limiting = limiting(self._folder) if limiting is not None else None
+        self.members: list[Member] = []
+        self._round: Round | None = None
+        self._changed = asyncio.Event()
+
+    # --- starting -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """All workers are up when this returns. Raises CannotStart."""
+        plan = self._plan
+        limiter = await self._find_limiter()
+        launcher = LocalLauncher(self._folder, hide=secret_values(self._auth))
+        for slot in range(plan.job.procs):
+            settings = LoadSettings(
+                job=plan.job,
+                slot=slot,
+                workers=plan.job.procs,
+                token=self._token,
+                socket=str(self._folder / "c"),
+                schedule=plan.schedule,
+                rows=plan.rows,
+                drops_late=plan.on_late is OnLate.DROP,
+                objectives=plan.objectives,
+                limiter=limiter,
+                parent_pid=os.getpid(),
+            )
+            line = encode_handover(settings, self._auth)
+            try:
+                process = await self._loop.run_in_executor(None, launcher.start, "engine.worker.load", line)
+            except OSError as error:
+                raise CannotStart(
+                    f"The system does not start processes: {error}. Nothing was sent."
+                ) from None
+            self.members.append(Member(slot, process, notes=WorkerNotes(slot)))
+        until = self._loop.time() + START_MAX_S
+        while not all(member.peer for member in self.members):
+            for member in self.members:
+                if member.process.poll() is not None:
+                    words = member.process.last_words() or "it said nothing"
+                    raise CannotStart(f"A load worker ended at its start: {words}. Nothing was sent.")
+            if self._loop.time() > until:
+                raise CannotStart(
+                    f"The load workers did not start within {START_MAX_S:.0f} s. Nothing was sent."
+                )
+            await self._wait()
+
+    async def _find_limiter(self) -> LimiterAddress:
+        """Where permits are to be had, once the limiter is there."""
+        limiting = self._limiting
+        if limiting is None:
+            return LimiterAddress()
+        limiting.tick(self._loop.time())
+        return LimiterAddress(str(limiting.socket), limiting.token) if limiting.is_used else LimiterAddress()
+
+    # --- a test -------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        begin: Callable[[int, float], Begin],
+        measures: Measures,
+        on_second: "Callable[[Round], None]",
+    ) -> Round:
+        """One test, from its first request to its last figures. ``begin(test, start)`` says what it is.
+
+        ``on_second``: called when there are new figures, at most a few times a second.
+        """
+        number = self._round.number + 1 if self._round is not None else 1
+        current = self._round = Round(number, self._loop.time() + LEAD_S, measures)
+        workers = len(self.members)
+        for member in self.members:
+            member.has_ended = member.is_dead
+            member.notes = WorkerNotes(member.slot)
+            message = begin(number, current.start)
+            if message.concurrency:
+                mine = message.concurrency // workers + (member.slot < message.concurrency % workers)
+                message = _with_concurrency(message, mine)
+            if not self._hub.send(member.peer, message):
+                current.faults.append(f"worker {member.slot} could not be told to begin")
+        while not all(member.has_ended for member in self.members):
+            await self._wait()
+            self._look(current)
+            on_second(current)
+        return current
+
+    def halt(self) -> None:
+        """End the test now: what is under way is given up."""
+        if self._round is not None and not self._round.is_halted:
+            self._round.is_halted = True
+            for member in self.members:
+                self._hub.send(member.peer, Halt(self._round.number))
+
+    def _look(self, current: Round) -> None:
+        if self._limiting is not None:
+            self._limiting.tick(self._loop.time())
+        for member in self.members:
+            code = member.process.poll()
+            if code is not None and not member.is_dead:
+                member.is_dead = member.has_ended = True
+                how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                words = member.process.last_words().splitlines()
+                current.faults.append(
+                    f"worker {member.slot} ended {how}" + (f": {words[-1]}" if words else "")
+                )
+
+    async def _wait(self) -> None:
+        """Until something was heard, or a tick has passed."""
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), TICK_S)
+        except TimeoutError:
+            return
+
+    # --- what is heard ------------------------------------------------------------------------------------
+
+    def _on_message(self, peer: bytes, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._greet(peer, message)
+        elif isinstance(message, Figures):
+            member = next((one for one in self.members if one.peer == peer and peer), None)
+            if member is not None and self._round is not None and message.test == self._round.number:
+                self._count(member, message, self._round)
+        self._changed.set()
+
+    def _greet(self, peer: bytes, hello: Hello) -> None:
+        member = next((one for one in self.members if one.slot == hello.slot and not one.peer), None)
+        if member is None or not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            self._hub.send(peer, Refuse("its token or its slot is not one of this test"))
+            return
+        member.peer = peer
+
+    def _count(self, member: Member, figures: Figures, current: Round) -> None:
+        try:
+            current.measures.add(
+                Delta(
+                    tuple(figures.counts),
+                    figures.errors,
+                    tuple(figures.met),
+                    figures.histograms,
+                    {
+                        one.second: (
+                            (one.intended, one.sent, one.completed, one.failed, one.dropped),
+                            one.latency,
+                            one.ttft,
+                        )
+                        for one in figures.seconds
+                    },
+                )
+            )
+            lag = Histogram.from_bytes(figures.loop_lag)
+        except (ValueError, TypeError) as error:
+            current.faults.append(f"the figures of worker {member.slot} cannot be read: {error}")
+            return
+        notes = member.notes
+        notes.loop_lag.merge(lag)
+        notes.cpu_s, notes.lasted_s = figures.cpu_s, figures.lasted_s
+        notes.in_flight, notes.in_flight_peak = figures.in_flight, figures.in_flight_peak
+        notes.in_flight_max = figures.in_flight_max
+        notes.held_back, notes.quota_waited = figures.held_back, figures.quota_waited
+        notes.last_sent_s = figures.last_sent_s
+        member.has_ended = member.has_ended or figures.is_last
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End every process; asked first, killed then."""
+        for member in self.members:
+            if member.peer:
+                self._hub.send(member.peer, Close())
+        for member in self.members:
+            if member.process.wait(2.0) is None:
+                member.process.kill()
+                member.process.wait(2.0)
+            member.process.close()
+        if self._limiting is not None:
+            self._limiting.close()
+        self._hub.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _with_concurrency(begin: Begin, concurrency: int) -> Begin:
+    return msgspec.structs.replace(begin, concurrency=concurrency)
+
+
+def pieces_of(plan: LoadPlan) -> list[PieceLine]:
+    """The plan's rates as a message has them."""
+    schedule = plan.schedule
+    if schedule is None:
+        return []
+    return [PieceLine(one.rate_from_per_s, one.rate_to_per_s, one.length_s) for one in schedule.pieces]

@@ -1,0 +1,17 @@
+"""``python -m engine.worker.load``: one load worker. Its settings come as one line on standard input."""
+
+import sys
+
+from engine.launchers.process import die_with_parent, named_parent
+
+if __name__ == "__main__":
+    # Before the imports below, which take most of a start: who loses its parent meanwhile is not to outlive it.
+    if not die_with_parent(named_parent()):
+        sys.exit(0)
+
+from engine.handover import LoadSettings
+from engine.worker.load.worker import LoadWorker
+from engine.worker.process import serve
+
+if __name__ == "__main__":
+    sys.exit(serve(LoadSettings, LoadWorker))
