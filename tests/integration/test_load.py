@@ -1,0 +1,369 @@
+"""``engine load`` as a user starts it: real processes and sockets, the server's own log as the witness."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from runs import Run, is_alive, until
+
+from engine.mock.settings import FaultRule, MockSettings, QuotaSettings
+from engine.mock.spawn import MockProcess
+from engine.observe import hlog
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+FIGURES = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
+NAMES = {
+    "verdict", "reasons", "asked_rate", "achieved_rate", "sent", "completed", "failed", "errors", "late", "dropped",
+    "latency_ms", "response_time_ms", "send_lag_ms", "output_tokens_per_s", "series", "slo",
+}  # fmt: skip
+STREAMED = {"ttft_ms", "ttft_sched_ms", "tpot_ms", "chunk_gap_ms"}
+
+
+def load(*flags: object, code: int | None = 0, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """The results of one test."""
+    run = Run("load", *map(str, flags), "--json", "--no-progress", environment=environment)
+    ended = run.wait()
+    assert code is None or ended == code, (ended, run.out, run.err)
+    found: dict[str, Any] = run.last_json()
+    return found
+
+
+@contextmanager
+def mock(**settings: Any) -> Iterator[MockProcess]:
+    with MockProcess(MockSettings(**settings)) as process:
+        yield process
+
+
+def test_the_results_hold_what_is_promised_and_the_counts_are_the_servers() -> None:
+    with mock(latency="20ms", log=True) as server:
+        found = load(f"{server.origin}/plain", "--rate", 100, "--duration", "2s", "--procs", 2)
+        arrived = server.stats()["by_path"]["/plain"]
+    assert found.keys() >= NAMES
+    for name in ("latency_ms", "response_time_ms", "send_lag_ms"):
+        assert found[name].keys() >= set(FIGURES)
+    assert (found["sent"], found["completed"], found["failed"], found["dropped"]) == (200, 200, 0, 0)
+    assert arrived == 200
+    assert found["asked_rate"] == 100.0
+    assert sum(second["sent"] for second in found["series"]) == 200
+
+
+def test_a_streamed_answer_has_its_own_figures_and_its_first_token_is_no_role_chunk() -> None:
+    with role_server() as origin:
+        found = load(
+            "--base-url", f"{origin}/v1", "--model", "m", "--prompt", "hi", "--stream", "--rate", 20, "--duration", "2s",
+            "--procs", 1,
+        )  # fmt: skip
+    assert found.keys() >= NAMES | STREAMED
+    assert found["completed"] == 40
+    assert found["ttfb_ms"]["p50"] < 150
+    assert 199.0 <= found["ttft_ms"]["p50"] <= 230.0
+    assert found["ttft_sched_ms"]["p50"] >= found["ttft_ms"]["p50"] - 0.5
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("sse_cut", "truncated_stream"), ("sse_error", "sse_error_event")]
+)
+def test_streams_that_are_cut_or_report_an_error_are_failures_and_in_no_percentile(
+    fault: str, error: str
+) -> None:
+    with mock(latency="10ms", faults=(FaultRule(fault, probability=0.5),)) as server:
+        found = load(
+            "--base-url", server.base_url, "--model", "m", "--prompt", "hi", "--stream", "--rate", 50, "--duration", "2s",
+        )  # fmt: skip
+    assert found["errors"].keys() == {error}
+    assert found["failed"] + found["completed"] == 100
+    assert 20 <= found["failed"] <= 80
+    assert found["ttft_ms"]["count"] == found["latency_ms"]["count"] == found["completed"]
+
+
+def test_failures_are_named_and_each_is_sent_once() -> None:
+    faults = (
+        FaultRule("500", probability=0.2),
+        FaultRule("429", probability=0.2),
+        FaultRule("reset", probability=0.2),
+        FaultRule("404", probability=0.2),
+    )
+    with mock(faults=faults, log=True) as server:
+        found = load(f"{server.origin}/plain", "--rate", 200, "--duration", "2s")
+        statuses = server.stats()["by_status"]
+        arrived = server.stats()["by_path"]["/plain"]
+    assert arrived == found["sent"] == 400, "a load test never tries again"
+    errors = found["errors"]
+    assert errors.keys() == {"http_5xx", "http_429", "reset", "http_4xx"}
+    assert (errors["http_5xx"], errors["http_429"]) == (statuses["500"], statuses["429"])
+    assert found["error_rate"] == pytest.approx(found["failed"] / 400)
+    assert found["latency_ms"]["count"] == found["completed"]
+
+
+def test_a_server_that_stands_still_shows_in_the_response_times_of_the_schedule() -> None:
+    with mock(faults=(FaultRule("freeze", start_s=1.0, end_s=2.0),)) as server:
+        found = load(f"{server.origin}/plain", "--rate", 100, "--duration", "5s", "--procs", 1)
+    # A hundred of 500 wait, evenly from 1 s down to 0: of the tenth of all that waits longest each waits 0.5 s or more.
+    assert found["response_time_ms"]["p90"] == pytest.approx(500.0, rel=0.06)
+    assert found["sent"] == 500
+
+
+def test_a_client_that_was_stopped_says_so_and_passes_no_threshold() -> None:
+    with mock(latency="5ms") as server:
+        run = Run(
+            "load", f"{server.origin}/plain", "--rate", "100", "--duration", "4s", "--procs", "1", "--json", "--no-progress",
+            "--fail-if", "error_rate>50%",
+        )  # fmt: skip
+        until(lambda: server.stats()["by_path"].get("/plain", 0) > 50, 20.0)
+        worker = run.children("engine.worker")[0]
+        worker.suspend()
+        time.sleep(1.0)  # what is tried is a second that is lost
+        worker.resume()
+        code = run.wait()
+        found = run.last_json()
+    assert code == 99
+    assert found["verdict"] == "CLIENT-LIMITED"
+    assert found["late"] > 50
+    assert found["response_time_ms"]["max"] > 900 > 500 > found["latency_ms"]["p90"]
+
+
+def test_a_worker_that_dies_makes_the_test_invalid_and_the_rest_is_reported() -> None:
+    with mock(latency="5ms") as server:
+        run = Run(
+            "load", f"{server.origin}/plain", "--rate", "100", "--duration", "3s", "--procs", "2", "--json", "--no-progress",
+        )  # fmt: skip
+        until(lambda: server.stats()["by_path"].get("/plain", 0) > 50, 20.0)
+        run.children("engine.worker")[0].kill()
+        code = run.wait()
+        found = run.last_json()
+    assert (code, found["verdict"]) == (0, "INVALID")
+    assert "worker" in " ".join(found["reasons"])
+    assert found["completed"] > 100
+
+
+def test_a_load_test_leaves_no_process_behind_though_it_is_killed() -> None:
+    with mock(latency="5ms") as server:
+        run = Run("load", f"{server.origin}/plain", "--rate", "50", "--duration", "60s", "--procs", "2")
+        until(lambda: server.stats()["by_path"].get("/plain", 0) > 10, 20.0)
+        workers = [one.pid for one in run.children("engine.worker")]
+        assert len(workers) == 2
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        until(lambda: not any(map(is_alive, workers)), 5.0)
+
+
+def test_ctrl_c_reports_what_was_measured_so_far(tmp_path: Path) -> None:
+    with mock(latency="5ms") as server:
+        run = Run(
+            "load", f"{server.origin}/plain", "--rate", "100", "--duration", "5m", "--out", str(tmp_path / "r.json"),
+            "--no-progress",
+        )  # fmt: skip
+        until(lambda: server.stats()["by_path"].get("/plain", 0) > 100, 20.0)
+        os.kill(run.pid, signal.SIGINT)
+        assert run.wait(20.0) == 4
+        after = server.stats()["by_path"]["/plain"]
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["interrupted"] is True
+    assert found["sent"] == after
+    assert found["completed"] >= 95
+    assert "latency" in run.out
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [("response_time.p99>1ms", 99), ("response_time.p99>30s", 0), ("error_rate>1%", 0), ("achieved<99%", 0)],
+)
+def test_a_broken_threshold_is_exit_code_99(condition: str, code: int) -> None:
+    with mock(latency="30ms") as server:
+        found = load(
+            f"{server.origin}/plain", "--rate", 50, "--duration", "2s", "--fail-if", condition, code=None
+        )
+        # On a machine that is busy with other things the client may be the limit: that is 99 too, and rightly.
+        assert (99 if found["verdict"] != "VALID" else code) == (
+            99 if found["thresholds"][0]["broken"] or found["verdict"] != "VALID" else 0
+        )
+
+
+def test_objectives_count_errors_and_say_how_sure_they_are() -> None:
+    with mock(latency="uniform:10:110", faults=(FaultRule("500", probability=0.2),)) as server:
+        found = load(f"{server.origin}/plain", "--rate", 100, "--duration", "3s", "--slo", "latency.p90<60ms")
+    slo = found["slo"][0]
+    assert slo["attainment"] == pytest.approx(0.4, abs=0.12), "half of four fifths"
+    assert slo["low"] < slo["attainment"] < slo["high"]
+    assert slo["holds"] is False
+    assert found["goodput"] == pytest.approx(100 * slo["attainment"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["http://nowhere.invalid/", "--rate", "10"], "not known"),
+        (["http://127.0.0.1:9/", "--rate", "0"], "above 0"),
+        (["http://127.0.0.1:9/", "--rate", "10", "--fail-if", "p99>1s"], "--fail-if"),
+        (["http://127.0.0.1:9/", "--rate", "10", "--out", "/nowhere/at/all.json"], "--out"),
+        (["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--prompt", "x", "--rate", "5", "--data", "/no.jsonl"], "/no.jsonl"),
+        (["http://127.0.0.1:9/", "--rate", "10", "--concurrency", "0"], "concurrency"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_refused_before_the_first_request(flags: list[str], says: str) -> None:
+    run = Run("load", *flags)
+    assert run.wait() == 2
+    assert says in run.err
+    assert "Traceback" not in run.err
+
+
+def test_an_endpoint_that_is_not_there_is_a_finding_and_no_fault() -> None:
+    found = load("http://127.0.0.1:9/", "--rate", 50, "--duration", "1s", code=None)
+    assert found["errors"] == {"connect_refused": 50}
+    assert found["completed"] == 0
+
+
+def test_a_test_under_a_quota_is_never_refused() -> None:
+    quota = (QuotaSettings(kind="bucket", rpm=600),)
+    with mock(latency="5ms", quota=quota, log=True) as server:
+        found = load(
+            "--base-url", server.base_url, "--model", "m", "--prompt", "hi", "--rate", 30, "--duration", "4s", "--rpm", 600,
+        )  # fmt: skip
+        stats = server.stats()
+    assert stats["throttled"] == 0
+    assert found["errors"] == {}
+    assert 30 <= found["sent"] <= 44
+    assert found["sent"] + found["dropped"] == 120
+    assert found["verdict"] == "CLIENT-LIMITED"
+
+
+def test_a_closed_loop_keeps_its_number_at_the_server() -> None:
+    with mock(latency="20ms", log=True) as server:
+        found = load(f"{server.origin}/plain", "--concurrency", 7, "--requests", 200, "--procs", 2)
+        stats = server.stats()
+    assert (found["completed"], found["asked_rate"], stats["by_path"]["/plain"]) == (200, None, 200)
+    assert stats["in_flight_max"] == 7
+
+
+def test_rows_of_the_data_are_sent_in_turn_by_all_workers(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "word{n}"}}\n' for n in range(5)))
+    with mock(log=True) as server:
+        load(
+            "--base-url", server.base_url, "--model", "m", "--data", tmp_path / "rows.jsonl", "--prompt", "say {{ text }}",
+            "--rate", 100, "--requests", 50, "--procs", 3,
+        )  # fmt: skip
+        rows = [one["row"] for one in server.log() if one["path"].endswith("completions")]
+    assert sorted(rows.count(row) for row in set(rows)) == [10] * 5
+
+
+@pytest.mark.parametrize(("arrival", "procs"), [("constant", 2), ("poisson", 1), ("poisson", 8)])
+def test_what_arrives_is_as_even_or_as_random_as_was_asked(arrival: str, procs: int) -> None:
+    from engine.loadtest.selftest import dispersion
+
+    with mock(log=True) as server:
+        found = load(
+            f"{server.origin}/plain",
+            "--rate",
+            200,
+            "--arrival",
+            arrival,
+            "--duration",
+            "6s",
+            "--procs",
+            procs,
+        )
+        times = [one["at_s"] for one in server.log() if one["path"] == "/plain"]
+    assert len(times) == found["sent"]
+    value = dispersion(times, 0.05)  # 120 windows: one standard deviation of a Poisson process's is 0.13
+    assert value < 0.25 if arrival == "constant" else 0.55 < value < 1.6
+    if arrival == "constant":
+        assert found["sent"] + found["dropped"] == 1200
+        assert times[-1] - times[0] == pytest.approx(1199 / 200, abs=0.1), "no drift"
+
+
+def test_the_page_and_the_histogram_log_are_written_and_hold_the_same_figures(tmp_path: Path) -> None:
+    page, log, out = tmp_path / "r.html", tmp_path / "r.hlog", tmp_path / "r.json"
+    with mock(latency="20ms") as server:
+        run = Run(
+            "load", f"{server.origin}/plain", "--rate", "100", "--duration", "2s", "--html", str(page), "--hlog", str(log),
+            "--out", str(out), "--no-progress",
+        )  # fmt: skip
+        assert run.wait() == 0, run.err
+    found = json.loads(out.read_text())
+    text = page.read_text()
+    assert "<svg" in text and found["verdict"] in text
+    assert "http" not in text.replace(server.origin, "").replace("http://www.w3.org/", ""), (
+        "nothing is fetched"
+    )
+    lines = {one.tag: one.histogram for one in hlog.intervals(log.read_text())}
+    assert lines["latency"].count == found["completed"]
+    assert found["verdict"] in run.out
+
+
+def test_the_key_is_sent_and_is_in_no_result(tmp_path: Path) -> None:
+    secret = "sk-canary-0123456789"  # noqa: S105 - made up
+    files = [tmp_path / name for name in ("r.json", "r.html", "r.hlog")]
+    with mock(latency="5ms", log=True) as server:
+        run = Run(
+            "load", "--base-url", server.base_url, "--model", "m", "--prompt", "hi", "--rate", "20", "--duration", "2s",
+            "--api-key-env", "CANARY", "--out", str(files[0]), "--html", str(files[1]), "--hlog", str(files[2]),
+            environment={"CANARY": secret},
+        )  # fmt: skip
+        until(lambda: bool(run.children("engine.worker")), 20.0)
+        for one in run.children("engine.worker"):
+            try:
+                assert secret not in " ".join(one.cmdline()) + str(one.environ())
+            except psutil.Error:
+                continue
+        assert run.wait() == 0, run.err
+    for text in (run.out, run.err, *(path.read_text() for path in files)):
+        assert secret not in text
+
+
+@contextmanager
+def role_server() -> Iterator[str]:
+    """Streams a role chunk at once and content 200 ms after the request, in a thread of its own."""
+    ready: list[int] = []
+    loop = asyncio.new_event_loop()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def piece(text: str) -> bytes:
+        data = text.encode()
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+    role = piece('data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n')
+    content = piece(
+        'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                front = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(
+                    int(front.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                )
+                due = loop.time() + 0.2
+                await asyncio.sleep(0.001)
+                writer.write(head + role)
+                await asyncio.sleep(due - loop.time())
+                writer.write(content + b"0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    over = asyncio.Event()
+    started = threading.Event()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        ready.append(server.sockets[0].getsockname()[1])
+        started.set()
+        await over.wait()
+        server.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    yield f"http://127.0.0.1:{ready[0]}"
+    loop.call_soon_threadsafe(over.set)
+    thread.join(10)
