@@ -37,7 +37,9 @@ class LoadPlan:
     is_streamed: bool = False
     objectives: tuple[Objective, ...] = ()
     thresholds: tuple[Condition, ...] = ()
-    asked: dict[str, Any] = field(default_factory=dict)  # what results repeat of the command: url, model, rate, …
+    asked: dict[str, Any] = field(
+        default_factory=dict
+    )  # what results repeat of the command: url, model, rate, …
 
     @property
     def is_plain(self) -> bool:
@@ -52,7 +54,9 @@ class WorkerNotes:
     slot: int
     cpu_s: float = 0.0  # user and system, from the start of the schedule to the last request's end
     lasted_s: float = 0.0  # as long as that took
-    loop_lag: Histogram = field(default_factory=Histogram)  # by how much its loop was late, fifty times a second
+    loop_lag: Histogram = field(
+        default_factory=Histogram
+    )  # by how much its loop was late, fifty times a second
     in_flight: int = 0  # now
     in_flight_peak: int = 0
     in_flight_max: int = 0  # what open files and ports allow it
