@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 import engine
+from engine.cli.compare import compare_command
 from engine.cli.ctl import ctl_command
 from engine.cli.doctor import doctor_command
 from engine.cli.export import export_command
@@ -55,6 +56,7 @@ for _command in (
     load_command,
     ctl_command,
     quota_command,
+    compare_command,
     mock_command,
     doctor_command,
 ):

@@ -60,9 +60,10 @@ class Histogram:
 
         Raises ValueError for a bucket beyond an hour. The sum takes the middle, the extremes the bucket's ends.
         """
-        low, high = self.lowest_us(index), self.highest_us(index)
-        if low > VALUE_US_MAX:
+        # The shift first: a hostile index would make numbers of millions of digits.
+        if self._shift(index) > VALUE_US_MAX.bit_length() or self.lowest_us(index) > VALUE_US_MAX:
             raise ValueError(f"the bucket {index} of a histogram is beyond an hour")
+        low, high = self.lowest_us(index), self.highest_us(index)
         self._counts[index] = self._counts.get(index, 0) + many
         self.sum_us += (low + high) * many // 2
         self.min_us = min(self.min_us, low)

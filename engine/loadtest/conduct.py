@@ -12,12 +12,14 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from yarl import URL
 
 from engine.config import rates_of
 from engine.coordinator.embedded import is_embedded, start_mock
@@ -35,7 +37,8 @@ from engine.loadtest.live import LoadView, Moment
 from engine.loadtest.model import LoadPlan, Tested
 from engine.providers import make_provider
 from engine.schedules import length_s
-from engine.wire.load_messages import Begin, PieceLine
+from engine.schedules.profile import Profile, steady
+from engine.wire.load_messages import Begin
 from engine.worker.fetch import proxy_for
 
 LOOK_EVERY_S: Final = 0.25  # between two looks at the figures for the view
@@ -56,6 +59,10 @@ class Conductor:
         """End the test that runs."""
         self.is_interrupted = True
         self._crew.halt()
+
+    def note(self, sentence: str) -> None:
+        """Something a person should know."""
+        self._view.note(sentence)
 
     def halt(self) -> None:
         """End the test that runs, and no more than that."""
@@ -164,8 +171,6 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
 
 def at_rate(plan: LoadPlan, rate_per_s: float) -> LoadPlan:
     """The same test at another, steady rate."""
-    from engine.schedules.profile import steady
-
     assert plan.schedule is not None
     asked = plan.asked | {"rate": rate_per_s}
     return replace(plan, schedule=replace(plan.schedule, pieces=steady(rate_per_s)), asked=asked)
@@ -175,8 +180,6 @@ async def _resolve(plan: LoadPlan, loop: asyncio.AbstractEventLoop) -> None:
     origin = make_provider(plan.job.target).origin
     parts = urlsplit(str(origin))
     host = parts.hostname or ""
-    from yarl import URL
-
     if plan.job.trust_env and proxy_for(URL(str(origin))) is not None:
         return  # the proxy resolves it
     try:
@@ -218,16 +221,9 @@ def _limiting(
     return make
 
 
-def expected_requests(plan: LoadPlan) -> int:
-    """About how many requests a test of this plan intends after its warm-up; 0 where nothing tells."""
-    if plan.schedule is None or plan.duration_s is None:
-        return plan.requests or 0
-    rate = _mean_rate(pieces_of(plan), plan.duration_s)
-    return round(rate * (plan.duration_s - plan.warmup_s))
-
-
-def _mean_rate(pieces: Iterable[PieceLine], duration_s: float) -> float:
-    from engine.schedules.profile import Piece, Profile
-
-    profile = Profile(tuple(Piece(*piece) for piece in pieces))
-    return profile.expected(duration_s) / duration_s
+def intended_by(plan: LoadPlan, at_s: float) -> int:
+    """About how many requests of an open loop are due between the end of its warm-up and a moment of its schedule."""
+    assert plan.schedule is not None
+    profile = Profile(plan.schedule.pieces)
+    at_s = min(at_s, plan.schedule.end_s)
+    return max(0, round(profile.expected(at_s) - profile.expected(plan.warmup_s)))

@@ -88,7 +88,7 @@ def plan_of(flags: Mapping[str, Any], environment: Mapping[str, str] | None = No
 
 def measured_by(plan: LoadPlan) -> tuple[str, ...]:
     """The metrics that a test of this plan has."""
-    lacks = set()
+    lacks: set[str] = set()
     if not plan.is_streamed:
         lacks.update(STREAMED)
     if plan.is_plain:

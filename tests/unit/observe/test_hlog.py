@@ -10,7 +10,18 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from engine.core.histogram import VALUE_US_MAX, Histogram
-from engine.observe.hlog import Interval, decoded, encoded, heading, intervals, line
+from engine.observe.hlog import (
+    COOKIE,
+    COOKIE_COMPRESSED,
+    INNER,
+    OUTER,
+    Interval,
+    decoded,
+    encoded,
+    heading,
+    intervals,
+    line,
+)
 
 WALL_S = 1_441_812_279.474
 
@@ -104,3 +115,11 @@ def test_a_histogram_that_unpacks_to_far_too_much_is_refused() -> None:
     ).decode()
     with pytest.raises(ValueError, match="larger than an hour's"):
         decoded(bomb)
+
+
+def test_a_count_far_beyond_an_hour_is_refused_before_a_number_of_its_size_is_made() -> None:
+    counts = bytes([*([0xFF] * 8), 0x7F, 2])  # 2**62 empty buckets, then one value
+    packed = zlib.compress(INNER.pack(COOKIE, len(counts), 0, 3, 1, VALUE_US_MAX, 1.0) + counts)
+    text = base64.b64encode(OUTER.pack(COOKIE_COMPRESSED, len(packed)) + packed).decode()
+    with pytest.raises(ValueError, match="beyond an hour"):
+        decoded(text)
