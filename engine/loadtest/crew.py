@@ -19,10 +19,10 @@ from typing import Final
 
 import msgspec
 
+from engine.coordinator.limiting import Limiting
 from engine.core.errors import CannotStart
 from engine.core.histogram import Histogram
 from engine.core.measuring import Delta, Measures
-from engine.coordinator.limiting import Limiting
 from engine.credentials import Auth
 from engine.handover import LimiterAddress, LoadSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process

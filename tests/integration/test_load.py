@@ -301,7 +301,7 @@ def test_the_page_and_the_histogram_log_are_written_and_hold_the_same_figures(tm
 
 
 def test_the_key_is_sent_and_is_in_no_result(tmp_path: Path) -> None:
-    secret = "sk-canary-0123456789"  # noqa: S105 - made up
+    secret = "sk-canary-0123456789"
     files = [tmp_path / name for name in ("r.json", "r.html", "r.hlog")]
     with mock(latency="5ms", log=True) as server:
         run = Run(
@@ -360,6 +360,9 @@ def role_server() -> Iterator[str]:
         started.set()
         await over.wait()
         server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
     thread.start()
@@ -367,3 +370,4 @@ def role_server() -> Iterator[str]:
     yield f"http://127.0.0.1:{ready[0]}"
     loop.call_soon_threadsafe(over.set)
     thread.join(10)
+    loop.close()

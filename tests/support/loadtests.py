@@ -12,7 +12,6 @@ from engine.loadtest.model import LoadPlan, Tested, WorkerNotes
 from engine.schedules import Schedule
 from engine.schedules.profile import steady
 
-
 STARTED_AT = "2026-03-01T12:00:00+00:00"
 
 
