@@ -135,7 +135,7 @@ class Histogram:
         mean = self.sum_us / count
         square = sum(
             many * ((self.lowest_us(index) + self.highest_us(index)) / 2 - mean) ** 2
-            for index, many in self._counts.items()
+            for index, many in self.buckets()  # in one order, so that merged ones round alike
         )
         return square / (count - 1)
 

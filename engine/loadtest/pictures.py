@@ -169,7 +169,8 @@ def _curve(one: Histogram) -> list[tuple[float, float | None]]:
     """Points evenly over the nines, up to where one value of all is left."""
     end = max(math.log10(one.count), 0.05)  # a single value is a short level line
     shares = [1 - 10 ** (-end * place / CURVE_POINTS) for place in range(CURVE_POINTS + 1)]
+    values = [*one.quantiles_us(shares), one.max_us]  # where one value of all is left, a last step up to it
     return [
         (share, None if us is None else us / 1000)
-        for share, us in zip(shares, one.quantiles_us(shares), strict=True)
+        for share, us in zip([*shares, shares[-1]], values, strict=True)
     ]

@@ -57,7 +57,7 @@ def notes(slot: int = 0, **changes: Any) -> WorkerNotes:
     return made
 
 
-def tested(measures: Measures, *workers: WorkerNotes, **changes: Any) -> Tested:
+def outcome(measures: Measures, *workers: WorkerNotes, **changes: Any) -> Tested:
     """What a test of ten seconds came to, with changes."""
     made = Tested(measures, list(workers) or [notes()], started_at=STARTED_AT, lasted_s=10.1, window_s=10.0)
     return replace(made, **changes)
