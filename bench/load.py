@@ -227,6 +227,8 @@ def role_server() -> Iterator[str]:
                 await asyncio.sleep(due - loop.time())
                 writer.write(content + b"0\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     async def main() -> None:
@@ -235,6 +237,9 @@ def role_server() -> Iterator[str]:
         started.set()
         await over.wait()
         server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
 
     started, over = threading.Event(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
@@ -243,6 +248,7 @@ def role_server() -> Iterator[str]:
     yield f"http://127.0.0.1:{ready[0]}"
     loop.call_soon_threadsafe(over.set)
     thread.join(10)
+    loop.close()
 
 
 # --- memory -------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def page(results: Mapping[str, Any]) -> str:
             f"<title>{_words(results['verdict'])}: load test of {_words(target)}</title>\n<style>{STYLE}</style>\n",
             "</head>\n<body>\n<main>\n",
             *_head(results, target),
+            *_search(results),
             *_facts(results),
             *_charts(results, tables := _tables(results)),
             *_times(results),
@@ -81,6 +82,24 @@ def _head(results: Mapping[str, Any], target: str) -> Iterator[str]:
     if results["reasons"]:
         items = "".join(f"<li>{_words(reason)}</li>" for reason in results["reasons"])
         yield f'<ul class="reasons {tone}">{items}</ul>\n'
+
+
+def _search(results: Mapping[str, Any]) -> Iterator[str]:
+    """What a search for the highest rate tried; the rest of the page is of its best probe."""
+    found = results.get("find_max")
+    if not found:
+        return
+    rows = [
+        [
+            rate(one["rate"]),
+            "held" if one["passed"] else "failed",
+            NOTHING if one["attainment"] is None else share(one["attainment"]),
+            ms(one["response_time_p99_ms"]),
+            _words(one["why"]),
+        ]
+        for one in found["probes"]
+    ]
+    yield _table("The highest rate", ["tried, per s", "", "attained", "p99 in ms", "why"], rows, found["says"])
 
 
 def _facts(results: Mapping[str, Any]) -> Iterator[str]:

@@ -33,12 +33,31 @@ SURE_OF: Final = ("response_time", "latency", "ttft")  # whose intervals are tol
 def text(results: Mapping[str, Any]) -> str:
     """The report, without a line's end at its end."""
     parts = [
+        [*_search(results)],
         [*_verdict(results)],
         [*_load(results)],
         [*_table(results)],
         [*_outcome(results)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _search(results: Mapping[str, Any]) -> Iterator[str]:
+    """What a search for the highest rate tried; the rest is of its best probe."""
+    found = results.get("find_max")
+    if not found:
+        return
+    yield from textwrap.wrap(sanitise(found["says"], 1000), COLUMNS)
+    yield ""
+    yield f"{'tried, per s':>{LABEL}}  {'':<6}  {'attained':>8}  {'p99 in ms':>9}"
+    for one in found["probes"]:
+        attained = share(one["attainment"]) if one["attainment"] is not None else NOTHING
+        line = f"{rate(one['rate']):>{LABEL}}  {'held' if one['passed'] else 'failed':<6}  {attained:>8}"
+        why = f"{line}  {ms(one['response_time_p99_ms']):>9}  {sanitise(one['why'], 200)}".rstrip()
+        for part in textwrap.wrap(why, COLUMNS, subsequent_indent=" " * 45, drop_whitespace=False):
+            yield part.rstrip()
+    yield ""
+    yield "The best of them:" if found["rate"] is not None else "The last of them:"
 
 
 def _verdict(results: Mapping[str, Any]) -> Iterator[str]:

@@ -349,6 +349,8 @@ def role_server() -> Iterator[str]:
                 await asyncio.sleep(due - loop.time())
                 writer.write(content + b"0\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     over = asyncio.Event()
