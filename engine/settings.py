@@ -58,10 +58,17 @@ class Loaded:
 _FILES = ("prompt_file", "schema", "ca_file")  # relative to the job file that names them
 
 
-def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Loaded:
-    """The job that flags (None: not given), environment and the job file in ``flags["job"]`` describe."""
+def load(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """The job that flags (None: not given), environment and the job file in ``flags["job"]`` describe.
+
+    ``defaults``: in place of the usual ones.
+    """
     environment = os.environ if environment is None else environment
-    origins = _origins(flags, environment)
+    origins = _origins(flags, environment, defaults or {})
     values = {name: origin.value for name, origin in origins.items()}
     _refuse_contradictions(values)
     headers, secret_headers = _headers(values["header"])
@@ -143,7 +150,9 @@ def timeouts_of(timeout_s: float) -> Timeouts:
     )
 
 
-def _origins(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Origin]:
+def _origins(
+    flags: Mapping[str, Any], environment: Mapping[str, str], defaults: Mapping[str, Any]
+) -> dict[str, Origin]:
     file = _job_file(flags.get("job"))
     found: dict[str, Origin] = {}
     for name, setting in SETTINGS.items():
@@ -155,7 +164,7 @@ def _origins(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[s
         elif name in file:
             raw, source = file[name], f"job file ({flags['job']})"
         else:
-            raw, source = setting.default, "default"
+            raw, source = defaults.get(name, setting.default), "default"
         if raw is not None:
             try:
                 raw = setting.read(raw)

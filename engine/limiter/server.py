@@ -246,6 +246,7 @@ class LimiterServer:
             if is_mine and not self._entry.runs():
                 # Before the lock is free again: closing removes the socket, which then may be the next one's.
                 self._hub.close()
+                self._standing.close()
                 self._entry.leave(self._quota.memory(self._loop.time()))
                 self.ended.set_result(None)
 

@@ -25,6 +25,7 @@ class Standing:
     def __init__(self, entry: Entry, origin: str, model: str, *, limits: Rates, largest: int) -> None:
         """``limits`` are the largest of the minute before, ``largest`` the largest charge."""
         self._entry = entry
+        self._is_closed = False
         now = time.monotonic()
         # Since when which limits hold; the last ones hold now.
         self._limits: list[tuple[float, Rates]] = [(now, limits)]
@@ -51,6 +52,10 @@ class Standing:
         """The limits that were written last."""
         return self._limits[-1][1]
 
+    def close(self) -> None:
+        """Nothing is written any more: notes that stay behind would read like those of a limiter that was killed."""
+        self._is_closed = True
+
     def limits(self, limits: Rates) -> None:
         """Other limits are about to hold."""
         if limits != self.limits_now:
@@ -70,6 +75,8 @@ class Standing:
             self._write(busy=busy)
 
     def _write(self, *, busy: bool, largest: int = 0) -> None:
+        if self._is_closed:
+            return
         now = time.monotonic()
         while len(self._limits) > 1 and now - self._limits[1][0] > PERIOD_S:
             del self._limits[0]

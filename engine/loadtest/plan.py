@@ -5,7 +5,6 @@ Rules of this file:
 2. What a load test shares with a run (provider, key, templates, time-outs, certificates) is read as a run reads it.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -29,13 +28,13 @@ ROWS_MAX: Final = 100_000
 ROWS_BYTES_MAX: Final = 64 * 1024 * 1024
 DURATION_S: Final = 30.0  # where neither a duration nor a number of requests is given
 PROBE_S: Final = 10.0  # of --find-max, likewise
-TIMEOUT_S: Final = "60"
+_DEFAULTS: Final = {"wire": "lean", "timeout": 60.0}
 START_RATE: Final = 1.0  # of --find-max
 # What settings of a run a load test takes from its own flags of the same name.
 _SHARED: Final = (
     "procs", "provider", "base_url", "endpoint", "api_version", "model", "prompt", "prompt_file", "messages", "system",
     "header", "body", "max_tokens", "temperature", "param", "rpm", "tpm", "limiter_dir", "api_key_env", "ca_file",
-    "trust_env",
+    "trust_env", "wire",
 )  # fmt: skip
 
 
@@ -50,9 +49,8 @@ class Planned:
 
 def plan_of(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Planned:
     """The plan that flags (None: not given) and environment describe. Raises UsageError."""
-    environment = os.environ if environment is None else environment
     _refuse_contradictions(flags)
-    loaded = load(_run_flags(flags, environment), environment)
+    loaded = load(_run_flags(flags), environment, _DEFAULTS)
     job = loaded.job
     if job.endpoints:
         raise UsageError("A load test is of one endpoint: leave the table of endpoints out.")
@@ -99,16 +97,15 @@ def measured_by(plan: LoadPlan) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name not in lacks)
 
 
-def _run_flags(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+def _run_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """What ``settings.load`` is to read."""
     given: dict[str, Any] = {name: flags.get(name) for name in _SHARED}
     given["input"], given["input_format"] = flags.get("data") or "-", flags.get("data_format")
     if not flags.get("data"):
         given["input_format"] = "jsonl"
     given["output"], given["output_format"] = "-", "jsonl"
-    given["wire"] = flags.get("wire") or environment.get("ENGINE_WIRE") or "lean"
-    timeout = flags.get("timeout") or environment.get("ENGINE_TIMEOUT") or TIMEOUT_S
-    given["timeout"] = str(duration_s(timeout, "--timeout"))
+    if flags.get("timeout"):
+        given["timeout"] = duration_s(flags["timeout"], "--timeout")
     url = flags.get("url")
     if url is not None:
         given["provider"], given["url"] = "http", url

@@ -88,9 +88,9 @@ def test_a_coordinator_that_has_buried_many_workers_holds_no_more_than_before(
             return len(workers) == 3 and all(worker.net_connections() for worker in workers)
 
         held = []
-        for number in range(21):
+        for number in range(19):  # the twentieth within a minute would end the run
             until(ready, 30.0)
-            if number in (4, 20):  # the first few deaths may still fill caches
+            if number in (4, 18):  # the first few deaths may still fill caches
                 held.append((coordinator.num_fds(), coordinator.memory_info().rss))
             os.kill(campaign.run.children("engine.worker")[number % 3].pid, signal.SIGKILL)
             until(lambda: not ready(), 5.0)
@@ -98,7 +98,7 @@ def test_a_coordinator_that_has_buried_many_workers_holds_no_more_than_before(
         assert campaign.run.wait() == 4
         summary = campaign.run.last_json()
     descriptors, bytes_held = (after - before for before, after in zip(*held, strict=True))
-    scorecard.add(Promise.P7_BOUNDED, "worker deaths in one run", 20, int(descriptors > 0))
-    assert summary["worker_deaths"] >= 20
+    scorecard.add(Promise.P7_BOUNDED, "worker deaths in one run", 18, int(descriptors > 0))
+    assert summary["worker_deaths"] >= 18
     assert descriptors <= 0, held
     assert bytes_held < 16e6, held

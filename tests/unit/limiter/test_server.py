@@ -131,6 +131,24 @@ def test_it_ends_when_the_runs_died_without_a_word(entry: Entry, monkeypatch: py
     serve(entry, body, rpm=6_000)
 
 
+def test_what_it_says_of_itself_is_gone_with_it_though_it_was_busy_when_a_look_found_its_last_run_gone(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes that stay behind read like those of a limiter that was killed: the next run would wait for a minute."""
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+
+    async def body(server: LimiterServer) -> None:
+        one = Attached(entry, RUN, 6_000)
+        one.client.need(1)
+        await until(lambda: one.times)
+        entry.unregister(RUN)  # the word that it left is still on its way when the limiter looks
+        await until(server.ended.done, 2.0)
+        one.close()
+
+    serve(entry, body, rpm=6_000)
+    assert entry.info() is None
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system does not tell of deaths")
 def test_it_hears_of_a_death_at_once(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 60.0)

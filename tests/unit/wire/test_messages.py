@@ -29,6 +29,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     arguments = get_args(hint)
     if get_origin(hint) is tuple:
         return st.tuples(*(values_of(part) for part in arguments if part is not Ellipsis))
+    if get_origin(hint) is dict:
+        return st.dictionaries(*(values_of(part) for part in arguments), max_size=4)
     return st.lists(values_of(arguments[0]), max_size=4)
 
 
