@@ -52,9 +52,11 @@ class Second(msgspec.Struct, frozen=True, gc=False):
 
 
 class Slo(msgspec.Struct, frozen=True):
-    """One objective; its text is what makes two of them the same."""
+    """One objective; its text is what makes two of them the same. ``attainment`` is of all that was intended."""
 
     text: str
+    attainment: Share | None = None
+    holds: bool = False
 
 
 class FindMax(msgspec.Struct, frozen=True):

@@ -44,7 +44,7 @@ class Sent:
 
 
 @dataclass(slots=True)
-class Test:
+class LoadTest:
     """What was sent, and all results that the rest of the engine takes from it."""
 
     sent: list[Sent]
@@ -114,7 +114,7 @@ class Test:
 
 def run(
     endpoint: Endpoint, rate: float, duration_s: float, seed: int, objectives: tuple[Objective, ...] = (), **more: Any
-) -> Test:  # fmt: skip
+) -> LoadTest:  # fmt: skip
     """An open-loop test with Poisson arrivals."""
     draw = Random(seed)
     free: list[float] = [0.0] * endpoint.servers
@@ -124,10 +124,10 @@ def run(
         heappush(free, end)
         sent.append(Sent(at, float("inf") if endpoint.hang else end, draw.random() < endpoint.fail))
         at += draw.expovariate(rate)
-    return Test(sent, duration_s, rate, objectives, **more)
+    return LoadTest(sent, duration_s, rate, objectives, **more)
 
 
-def progress_of(test: Test) -> Callable[[float], tuple[int, int, tuple[int, ...], int]]:
+def progress_of(test: LoadTest) -> Callable[[float], tuple[int, int, tuple[int, ...], int]]:
     """(intended, ended, met by objective, failed) at any moment of a test; objectives on latencies only."""
     intended = [one.intended_s for one in test.sent]
     ends = sorted(one.end_s for one in test.sent)
