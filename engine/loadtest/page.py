@@ -99,7 +99,9 @@ def _search(results: Mapping[str, Any]) -> Iterator[str]:
         ]
         for one in found["probes"]
     ]
-    yield _table("The highest rate", ["tried, per s", "", "attained", "p99 in ms", "why"], rows, found["says"])
+    yield _table(
+        "The highest rate", ["tried, per s", "", "attained", "p99 in ms", "why"], rows, found["says"]
+    )
 
 
 def _facts(results: Mapping[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ ROWS_BYTES_MAX: Final = 64 * 1024 * 1024
 DURATION_S: Final = 30.0  # where neither a duration nor a number of requests is given
 PROBE_S: Final = 10.0  # of --find-max, likewise
 _DEFAULTS: Final = {"wire": "lean", "timeout": 60.0}
-START_RATE: Final = 1.0  # of --find-max
+START_RATE: Final = 10.0  # of --find-max
 # What settings of a run a load test takes from its own flags of the same name.
 _SHARED: Final = (
     "procs", "provider", "base_url", "endpoint", "api_version", "model", "prompt", "prompt_file", "messages", "system",

@@ -16,6 +16,9 @@ from engine.loadtest.plan import Planned
 from engine.loadtest.results import results_of
 from engine.loadtest.watching import Beat, Watch
 
+PROBE_REQUESTS_MIN: Final = (
+    100  # of fewer a probe says little: ten may well go right where one in twenty fails
+)
 REST_S: Final = 0.5  # after a probe that failed
 REST_SATURATED_S: Final = 3.0  # an endpoint that fell behind may still be at work on what it was sent
 
@@ -35,8 +38,15 @@ async def search(lead: Conductor, planned: Planned) -> tuple[dict[str, Any], Loa
     async def rest(saturated: bool) -> None:
         await asyncio.sleep(REST_SATURATED_S if saturated else REST_S)
 
+    plan = planned.plan
+    assert plan.duration_s is not None
     found: Found = await find_max(
-        probe, planned.plan.objectives, start=planned.search_from, note=lead.note, rest=rest
+        probe,
+        plan.objectives,
+        start=planned.search_from,
+        rate_min=PROBE_REQUESTS_MIN / (plan.duration_s - plan.warmup_s),
+        note=lead.note,
+        rest=rest,
     )
     _, plan, tested = next((one for one in tests if one[0] is found.best), tests[-1])
     return found.to_results(), plan, tested

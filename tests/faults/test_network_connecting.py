@@ -104,7 +104,9 @@ def test_a_name_that_does_not_resolve_at_first_costs_no_row_and_no_restart(
 def test_a_name_that_resolves_now_and_then_costs_no_row(
     tmp_path: Path, names: Path, every: int, scorecard: Scorecard
 ) -> None:
-    rows = 2_400 if every == 100 else 120  # look-ups at the same moment are one, and each worker counts its own
+    rows = (
+        2_400 if every == 100 else 120
+    )  # look-ups at the same moment are one, and each worker counts its own
     told(names, f"flap:{every}")
     settings = MockSettings(latency="20ms", log=True, row_key="prompt", faults=(parse_fault("stale"),))
     with MockProcess(settings) as mock:  # each reply closes its connection

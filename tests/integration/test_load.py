@@ -206,7 +206,7 @@ def test_objectives_count_errors_and_say_how_sure_they_are() -> None:
         (["http://127.0.0.1:9/", "--rate", "0"], "above 0"),
         (["http://127.0.0.1:9/", "--rate", "10", "--fail-if", "p99>1s"], "--fail-if"),
         (["http://127.0.0.1:9/", "--rate", "10", "--out", "/nowhere/at/all.json"], "--out"),
-        (["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--prompt", "x", "--rate", "5", "--data", "/no.jsonl"], "/no.jsonl"),
+        (["http://127.0.0.1:9/{{ a }}", "--rate", "5", "--data", "/no.jsonl"], "/no.jsonl"),
         (["http://127.0.0.1:9/", "--rate", "10", "--concurrency", "0"], "concurrency"),
     ],
 )  # fmt: skip

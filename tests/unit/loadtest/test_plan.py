@@ -145,7 +145,7 @@ def test_rows_are_taken_in_turn(tmp_path: Path) -> None:
 
 def test_a_search_starts_from_the_rate_that_was_given() -> None:
     assert plan_of(URL | {"find_max": True, "rate": "40"}, {}).search_from == 40.0
-    assert plan_of(URL | {"find_max": True}, {}).search_from == 1.0
+    assert plan_of(URL | {"find_max": True}, {}).search_from == 10.0
     assert plan_of(URL | {"rate": "40"}, {}).search_from == 0.0
 
 

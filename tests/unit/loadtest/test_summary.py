@@ -1,6 +1,7 @@
 """The report on a terminal: the verdict first, nothing wider than 80 columns, nothing foreign unsanitised."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -79,7 +80,7 @@ def test_a_test_without_any_request_has_a_report() -> None:
 
 def test_tokens_that_only_some_replies_counted_say_so() -> None:
     asked, found = whole()
-    found.measures.counts = found.measures.counts._replace(counted_tokens=900)
+    found.measures.counts = replace(found.measures.counts, counted_tokens=900)
     assert "(from usage in 900 of 970 replies)" in " ".join(text(results_of(asked, found)).split())
 
 
@@ -110,7 +111,8 @@ def test_no_sentence_is_wider_than_the_terminal(words: str) -> None:
 @pytest.mark.parametrize("many", [10**6, 10**9])
 def test_large_figures_still_fit(many: int) -> None:
     asked, found = whole()
-    found.measures.counts = found.measures.counts._replace(
+    found.measures.counts = replace(
+        found.measures.counts,
         intended=many,
         sent=many,
         completed=many,

@@ -1,5 +1,6 @@
 """The verdict on the client: each reason alone, where it begins, and what it does to the exit code."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ def test_nothing_due_nothing_sent_and_nothing_ended_are_told_apart() -> None:
     assert verdict == "INVALID" and "None of 1 requests could be sent (dns 1)" in reasons[0]
 
     measures = Measures()
-    measures.counts = measures.counts._replace(intended=3, sent=3)
+    measures.counts = replace(measures.counts, intended=3, sent=3)
     verdict, reasons = judged(outcome(measures))
     assert verdict == "INVALID" and "Of 3 requests sent none came to an end" in reasons[0]
 
