@@ -196,7 +196,8 @@ def test_objectives_count_errors_and_say_how_sure_they_are() -> None:
     assert slo["attainment"] == pytest.approx(0.4, abs=0.12), "half of four fifths"
     assert slo["low"] < slo["attainment"] < slo["high"]
     assert slo["holds"] is False
-    assert found["goodput"] == pytest.approx(100 * slo["attainment"], rel=0.01)
+    # Good requests per second until the last of them had ended, which is a little later than when the last was due.
+    assert found["goodput"] == pytest.approx(100 * slo["attainment"], rel=0.06)
 
 
 @pytest.mark.parametrize(
@@ -292,9 +293,7 @@ def test_the_page_and_the_histogram_log_are_written_and_hold_the_same_figures(tm
     found = json.loads(out.read_text())
     text = page.read_text()
     assert "<svg" in text and found["verdict"] in text
-    assert "http" not in text.replace(server.origin, "").replace("http://www.w3.org/", ""), (
-        "nothing is fetched"
-    )
+    assert not {word for word in ("src=", "href=", "url(", "@import", "<script") if word in text}, "nothing is fetched"
     lines = {one.tag: one.histogram for one in hlog.intervals(log.read_text())}
     assert lines["latency"].count == found["completed"]
     assert found["verdict"] in run.out
