@@ -126,6 +126,10 @@ MUTANTS = (
         "tests/property/test_bucket_machine.py tests/unit/core/test_bucket.py",
     ),
     Mutant(
+        "a limiter that ended leaves notes like a dead one's", "limiter/server.py",
+        "                self._standing.close()\n", "", "tests/unit/limiter/test_server.py",
+    ),
+    Mutant(
         "give back more than was charged", "core/bucket.py",
         "        back = self.window.give_back(amount)\n", "        self.window.give_back(amount)\n        back = 10 * amount\n",
         "tests/property/test_bucket_machine.py tests/unit/core/test_bucket.py",
@@ -292,7 +296,10 @@ def outcome(tests: str, mutant: Mutant | None = None) -> int | None:
         if mutant is not None:
             path = folder / "engine" / mutant.file
             path.write_text(path.read_text().replace(mutant.old, mutant.new))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
+        command = [
+            sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "unshrunk",
+            *tests.split(),
+        ]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         try:
             done = subprocess.run(
