@@ -114,4 +114,5 @@ def outcome_row(line: OutcomeLine, digest: int) -> OutcomeRow:
         line.latency_ms,
         line.tokens_in,
         line.tokens_out,
+        line.sent_s,
     )

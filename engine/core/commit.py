@@ -26,6 +26,7 @@ class OutcomeRow(NamedTuple):
     latency_ms: float  # of the last attempt
     tokens_in: int
     tokens_out: int
+    sent_s: float = 0.0  # when the last attempt was sent, by ``time.monotonic``; 0.0 where nothing was
 
 
 class Commit(NamedTuple):
@@ -75,7 +76,7 @@ def checksum(row: int, ok: bool, digest: int, record: bytes) -> int:
 def sums_by_kind(outcomes: Sequence[OutcomeRow]) -> dict[str, Sums]:
     """The sums to add to a run's counts, by kind; "" stands for ok. Raises ValueError for a failed row without kind."""
     lists: dict[str, list[int]] = {}
-    for _, ok, kind, _, _, attempts, _, tokens_in, tokens_out in outcomes:
+    for _, ok, kind, _, _, attempts, _, tokens_in, tokens_out, _ in outcomes:
         if ok:
             kind = ""
         elif not kind:

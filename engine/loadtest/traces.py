@@ -7,7 +7,7 @@ Rules of this file:
 
 Moments are seconds from any start, or dates of ISO 8601 (without a zone: UTC). Numbers of 10**11 and more cannot be
 seconds (that is the year 5138) and are taken as milli-, micro- or nanoseconds; a name that ends in ``_ms`` says so too.
-The engine's own runs keep no moment of single calls, so a run's folder is refused; its output may hold a column.
+A run of the engine's own is given by its state folder: of each row the moment at which its last attempt was sent.
 """
 
 import csv
@@ -23,6 +23,7 @@ from typing import BinaryIO
 from engine.core.errors import UsageError
 from engine.formats.lines import blocks
 from engine.schedules.trace import OFFSETS_MAX, from_stamps
+from engine.store import Store
 
 LINE_BYTES_MAX = 16 * 2**20  # rows may carry their prompts
 # In this order; upper and lower case are the same. ``TIMESTAMP`` is that of the Azure LLM inference traces.
@@ -43,9 +44,7 @@ def read_trace(path: str) -> tuple[float, ...]:
     stamps = array("d")
     try:
         if Path(path).is_dir():
-            raise UsageError(
-                f"--trace {path!r} is a folder. A run keeps no moment of single calls; give a file that has them."
-            )
+            return _of_run(Path(path))
         with Path(path).open("rb") as file:
             for stamp in _stamps(_lines(file, path), path):
                 stamps.append(stamp)
@@ -58,6 +57,19 @@ def read_trace(path: str) -> tuple[float, ...]:
         raise UsageError(f"--trace {path!r} cannot be read: {why}.") from None
     if not stamps:
         raise UsageError(f"--trace {path!r} has no requests.")
+    return from_stamps(stamps)
+
+
+def _of_run(folder: Path) -> tuple[float, ...]:
+    """When a run's rows were sent. Of runs on both sides of a restart of the machine the two parts overlap."""
+    with Store.view(folder) as store:
+        if store.counts().rows > OFFSETS_MAX:
+            raise UsageError(f"The run in {folder} has more than {OFFSETS_MAX:,} requests.")
+        stamps = array("d", store.sent_moments())
+    if not stamps:
+        raise UsageError(
+            f"The run in {folder} has kept no moment of a call: nothing was sent, or it is too old."
+        )
     return from_stamps(stamps)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.core.errors import UsageError
 from engine.store.faults import damaged, store_failure
 from engine.store.folder import folder_trouble
-from engine.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from engine.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 DATABASE_NAME = "store.db"
 
@@ -60,6 +60,8 @@ def prepare(writer: sqlite3.Connection, folder: Path, *, synchronous: str) -> No
     writer.execute("PRAGMA temp_store = MEMORY")
     if version == 0:
         writer.executescript(SCHEMA)
+    for old in range(max(1, version), SCHEMA_VERSION if version else 0):
+        writer.executescript(MIGRATIONS[old])
 
 
 def version_of(connection: sqlite3.Connection, folder: Path) -> int:

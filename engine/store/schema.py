@@ -5,9 +5,9 @@ Rules of this file:
 2. Values are always bound, never written into a statement.
 """
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x656E6731  # marks the file as ours
-COLUMNS = 10  # of an outcome
+COLUMNS = 11  # of an outcome
 
 # ``finished`` holds all that resuming asks about a row, so that finished rows are passed over without touching
 # their records; ``failed`` has entries for failed rows only, so it costs nothing where all goes well.
@@ -16,7 +16,7 @@ BEGIN IMMEDIATE;
 CREATE TABLE outcome (
     row INTEGER PRIMARY KEY, ok INTEGER NOT NULL, kind TEXT NOT NULL, digest INTEGER NOT NULL,
     attempts INTEGER NOT NULL, latency_ms REAL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL,
-    crc INTEGER NOT NULL, record BLOB NOT NULL
+    crc INTEGER NOT NULL, record BLOB NOT NULL, sent_s REAL
 );
 CREATE INDEX finished ON outcome (row, digest, ok);
 CREATE INDEX failed ON outcome (kind) WHERE ok = 0;
@@ -36,6 +36,11 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """  # noqa: S608  two numbers of our own
 
+# From the version before, by version.
+MIGRATIONS = {
+    1: "BEGIN IMMEDIATE; ALTER TABLE outcome ADD COLUMN sent_s REAL; PRAGMA user_version = 2; COMMIT;"
+}
+
 ADD_TO_TALLY = """
 INSERT INTO tally VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind) DO UPDATE SET
     rows = rows + excluded.rows, attempts = attempts + excluded.attempts,
@@ -48,6 +53,9 @@ FINISHED_AFTER = "SELECT row, digest, ok FROM outcome INDEXED BY finished WHERE 
 RECORDS_AFTER = """
 SELECT row, ok, digest, crc, CAST(coalesce(record, '') AS BLOB) FROM outcome WHERE row > ? ORDER BY row LIMIT ?
 """
+
+SENT_SINCE = 2  # the version
+SENT = "SELECT sent_s FROM outcome WHERE sent_s > 0"
 
 
 def insert_outcomes(rows: int) -> str:

@@ -22,7 +22,7 @@ from engine.core.errors import StoreFailure, UsageError
 from engine.store.faults import damaged
 from engine.store.folder import FolderHold, create_private_file, hold_folder
 from engine.store.opening import DATABASE_NAME, SYNCHRONOUS, connect, named_faults, prepare, version_of
-from engine.store.schema import FINISHED_AFTER, RECORDS_AFTER
+from engine.store.schema import FINISHED_AFTER, RECORDS_AFTER, SENT, SENT_SINCE
 from engine.store.writing import unpack, write_leases, write_outcomes
 
 _FINISHED_PAGE = 8192  # rows
@@ -255,6 +255,19 @@ class Store:
                 if type(digest) is not int or checksum(row, ok == 1, digest, record) != crc:
                     raise damaged(f"the record of row {row} is not what was written", self._folder)
                 yield record
+
+    def sent_moments(self) -> Iterator[float]:
+        """When each row's last attempt was sent, by the monotonic clock of that time's boot, in no order.
+
+        None for rows that were never sent, and for those of a store of before these moments were kept.
+        """
+        with named_faults(self._folder), closing(self._own_reader()) as reader:
+            if version_of(reader, self._folder) < SENT_SINCE:
+                return
+            for (moment,) in reader.execute(SENT):
+                if type(moment) is not float:
+                    raise damaged("a moment is not what was written", self._folder)
+                yield moment
 
     def _pages(self, statement: str, rows_max: int, bytes_max: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """All rows of the run that a statement gives, in order, page by page. Raises StoreFailure if any are missing."""

@@ -21,9 +21,9 @@ def write_outcomes(writer: sqlite3.Connection, outcomes: list[OutcomeRow]) -> No
     if not outcomes:
         return
     values: list[object] = []
-    for row, ok, kind, digest, record, attempts, latency_ms, tokens_in, tokens_out in outcomes:
+    for row, ok, kind, digest, record, attempts, latency_ms, tokens_in, tokens_out, sent_s in outcomes:
         crc = checksum(row, ok, digest, record)
-        values += (row, ok, kind, digest, attempts, latency_ms, tokens_in, tokens_out, crc, record)
+        values += (row, ok, kind, digest, attempts, latency_ms, tokens_in, tokens_out, crc, record, sent_s)
     start = 0
     for rows, statement in _INSERT.items():
         step = rows * COLUMNS

@@ -92,6 +92,7 @@ class OutcomeLine(NamedTuple):
     latency_ms: float
     tokens_in: int
     tokens_out: int
+    sent_s: float = 0.0
 
 
 class Hello(Message, frozen=True):

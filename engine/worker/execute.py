@@ -43,6 +43,7 @@ class RowRun:
         "refused",
         "row",
         "sent",
+        "sent_s",
         "shut",
         "stale",
         "throttles",
@@ -71,6 +72,7 @@ class RowRun:
         self.stale = 0  # how often its connection turned out to be closed
         self.generation = 0  # the grant's, for the limiter
         self.latency_ms = 0.0
+        self.sent_s = 0.0  # time.monotonic() of the last attempt
         self.tokens_in = 0
         self.tokens_out = 0
         self.model = ""
@@ -209,7 +211,16 @@ class Executor:
             model=run.model,
         )
         return OutcomeLine(
-            run.row, run.lease, True, "", record, run.sent, run.latency_ms, run.tokens_in, run.tokens_out
+            run.row,
+            run.lease,
+            True,
+            "",
+            record,
+            run.sent,
+            run.latency_ms,
+            run.tokens_in,
+            run.tokens_out,
+            run.sent_s,
         )
 
     def _gave_up(self, run: RowRun, failure: Failure) -> OutcomeLine:
@@ -237,6 +248,7 @@ class Executor:
             run.latency_ms,
             run.tokens_in,
             run.tokens_out,
+            run.sent_s,
         )
 
     def _failed(

@@ -274,6 +274,7 @@ class Lane:
         self.in_flight -= 1
         self.engaged -= 1
         run.latency_ms = (now - started) * 1000.0
+        run.sent_s = started
         repeated = run.sent > 0
         spent_in, spent_out = run.tokens_in, run.tokens_out
         estimated, charge = run.call.charge, run.charge

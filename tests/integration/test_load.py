@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from runs import Run, is_alive, until
+from runs import Run, ask_flags, is_alive, until, write_rows
 
 from engine.mock.settings import FaultRule, MockSettings, QuotaSettings
 from engine.mock.spawn import MockProcess
@@ -293,7 +293,9 @@ def test_the_page_and_the_histogram_log_are_written_and_hold_the_same_figures(tm
     found = json.loads(out.read_text())
     text = page.read_text()
     assert "<svg" in text and found["verdict"] in text
-    assert not {word for word in ("src=", "href=", "url(", "@import", "<script") if word in text}, "nothing is fetched"
+    assert not {word for word in ("src=", "href=", "url(", "@import", "<script") if word in text}, (
+        "nothing is fetched"
+    )
     lines = {one.tag: one.histogram for one in hlog.intervals(log.read_text())}
     assert lines["latency"].count == found["completed"]
     assert found["verdict"] in run.out
@@ -317,6 +319,26 @@ def test_the_key_is_sent_and_is_in_no_result(tmp_path: Path) -> None:
         assert run.wait() == 0, run.err
     for text in (run.out, run.err, *(path.read_text() for path in files)):
         assert secret not in text
+
+
+def test_a_run_is_replayed_at_the_moments_it_sent_its_rows(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    with mock(latency="50ms", log=True) as server:
+        source = write_rows(tmp_path / "in.jsonl", 60)
+        assert (
+            Run(*ask_flags(server.base_url, source, output, "--in-flight", "3", "--procs", "1")).wait() == 0
+        )
+        ran = [one["at_s"] for one in server.log()]
+        server.reset()
+        found = load(f"{server.origin}/plain", "--trace", f"{output}.run", "--procs", 2)
+        played = [one["at_s"] for one in server.log()]
+    assert found["sent"] == len(ran) == len(played) == 60
+    # Both as the server saw them: a connection's opening and the machine's other work are in the difference.
+    late = [
+        abs((now - played[0]) - (then - ran[0]))
+        for now, then in zip(sorted(played), sorted(ran), strict=True)
+    ]
+    assert sorted(late)[54] < 0.05, late
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from engine.loadtest import traces
 from engine.loadtest.traces import read_trace
 from engine.schedules.base import Schedule
 from engine.schedules.trace import Trace
+from engine.store import Commit, OutcomeRow, Store
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44
@@ -90,12 +91,29 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\x80\x81\n")
     for name, says in (
         ("nowhere", "No such file"),
-        ("", "is a folder"),
+        ("", "no run in"),
         ("binary", "no UTF-8"),
         ("a\0b", "null"),
     ):
         with pytest.raises(UsageError, match=says):
             read_trace(str(tmp_path / name))
+
+
+def test_a_run_of_the_engines_own_is_replayed_from_its_state_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out.jsonl.run"
+    sent = (105.5, 0.0, 100.25, 103.0)  # the second row was never sent
+    with Store.open(folder, durability="os") as store:
+        rows = [OutcomeRow(row, True, "", row, b"{}", 1, 1.0, 1, 1, at) for row, at in enumerate(sent)]
+        store.apply([Commit(outcomes=rows)])
+    assert read_trace(str(folder)) == (0.0, 2.75, 5.25)
+
+
+def test_a_run_that_kept_no_moments_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "out.jsonl.run"
+    with Store.open(folder, durability="os") as store:
+        store.apply([Commit(outcomes=[OutcomeRow(0, False, "bad_input", 0, b"{}", 0, 0.0, 0, 0)])])
+    with pytest.raises(UsageError, match="kept no moment"):
+        read_trace(str(folder))
 
 
 def test_more_than_can_be_replayed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

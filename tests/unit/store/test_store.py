@@ -511,8 +511,23 @@ def test_a_newer_store_is_refused_with_both_versions(folder: Path) -> None:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
     for use in (lambda: Store.open(folder, durability="os"), lambda: Store.view(folder)):
-        with pytest.raises(UsageError, match=r"newer version.*store version 7.*reads 1"):
+        with pytest.raises(UsageError, match=r"newer version.*store version 7.*reads 2"):
             use()
+
+
+def test_a_store_of_before_moments_were_kept_is_read_and_gone_on_with(folder: Path) -> None:
+    with Store.open(folder, durability="os") as store:
+        store.apply([finished(0, 1)])
+    with raw(folder) as connection:
+        connection.executescript("ALTER TABLE outcome DROP COLUMN sent_s; PRAGMA user_version = 1;")
+    connection.close()
+    with Store.view(folder) as store:
+        assert list(store.sent_moments()) == []
+        assert rows_in(store) == [0, 1]
+    with Store.open(folder, durability="os") as store:
+        store.apply([Commit(outcomes=[outcome(2)._replace(sent_s=7.5)])])
+        assert list(store.sent_moments()) == [7.5]
+        assert len(list(store.records())) == 3
 
 
 def test_a_start_cut_off_before_the_tables_were_made_is_taken_up_again(folder: Path) -> None:
