@@ -4,13 +4,11 @@ One command: python bench/load.py [--quick]. Servers are on the same machine: th
 has to be known exactly. Prints tables and writes bench/results/load.json.
 """
 
-import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,9 @@ from typing import Any
 import psutil
 from common import ROOT, Ran, median, run, save, scratch, table
 from memory import high_water_mb
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from rolechunks import role_server
 
 from engine.loadtest.selftest import dispersion
 from engine.mock.settings import FaultRule, MockSettings
@@ -197,58 +198,6 @@ def role_chunk() -> dict[str, Any]:
             "--procs", 1,
         ).summary  # fmt: skip
     return {"ttft_p50_ms": ran["ttft_ms"]["p50"], "ttft_p99_ms": ran["ttft_ms"]["p99"], "expected_ms": 200.0}
-
-
-@contextmanager
-def role_server() -> Iterator[str]:
-    """Streams a role chunk at once and content 200 ms after the request; in a thread of its own."""
-    ready: list[int] = []
-    loop = asyncio.new_event_loop()
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-    def piece(text: str) -> bytes:
-        data = text.encode()
-        return b"%x\r\n%b\r\n" % (len(data), data)
-
-    role = piece('data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n')
-    content = piece(
-        'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-    )
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                front = await reader.readuntil(b"\r\n\r\n")
-                length = int(front.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-                await reader.readexactly(length)
-                due = loop.time() + 0.2
-                await asyncio.sleep(0.001)
-                writer.write(head + role)
-                await asyncio.sleep(due - loop.time())
-                writer.write(content + b"0\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def main() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        ready.append(server.sockets[0].getsockname()[1])
-        started.set()
-        await over.wait()
-        server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
-
-    started, over = threading.Event(), asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    started.wait(10)
-    yield f"http://127.0.0.1:{ready[0]}"
-    loop.call_soon_threadsafe(over.set)
-    thread.join(10)
-    loop.close()
 
 
 # --- memory -------------------------------------------------------------------------------------------------

@@ -23,26 +23,24 @@ from engine.coordinator.account import summary_of
 from engine.coordinator.embedded import is_embedded, start_mock
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Feed
-from engine.coordinator.limiting import Declared, Limiting
+from engine.coordinator.limiting import Limiting
 from engine.coordinator.plan import Plan, check, open_store
+from engine.coordinator.quotas import limiting_of
 from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, StreamStore
-from engine.coordinator.supervise import Supervisor, backoff_s
+from engine.coordinator.supervise import Supervisor
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
-from engine.core.errors import CannotStart
 from engine.core.ledger import Ledger
 from engine.core.model import Target
-from engine.credentials import Auth, all_secrets
+from engine.credentials import Auth
 from engine.handover import secret_values
 from engine.launchers.local import Process
 from engine.launchers.process import dump_no_core, raise_open_files
-from engine.limiter.registry import Registry, default_folder
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
-from engine.providers import make_provider
 from engine.sink import publish
 from engine.source import Source
 from engine.store import Store
@@ -187,26 +185,12 @@ class _Runner:
 
     def _limiting(self, job: Job, auth: Auth, name: str, session: Session) -> Limiting:
         """``job``, ``auth`` and ``name`` of one endpoint."""
-        origin, model = str(make_provider(job.target).origin), job.target.model
-        declared = Declared(rates_of(job), job.share, job.learn_limits)
-        quota = (origin, model, all_secrets(auth))
-        try:
-            entry = Registry(job.limiter_dir or default_folder()).entry(*quota)
-        except CannotStart:
-            if declared.needs_limiter:
-                raise
-            entry = Registry(str(self._sockets / "q")).entry(
-                *quota
-            )  # without limits it is not worth a refusal
-        return Limiting(
-            entry,
-            declared,
-            pid=os.getpid(),
-            label=f"the run for {job.output if job.output != '-' else job.input} (process {os.getpid()})",
-            origin=origin,
-            model=model,
+        return limiting_of(
+            job,
+            auth,
+            label=f"the run for {job.output if job.output != '-' else job.input}",
+            spare=self._sockets / "q",
             hide=secret_values(self._auth),
-            backoff_s=backoff_s,
             note=(lambda sentence: self._note(f"endpoint {name}: {sentence}")) if name else self._note,
             on_change=session.tune,
         )

@@ -21,17 +21,14 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
-from engine.config import rates_of
 from engine.coordinator.embedded import is_embedded, start_mock
-from engine.coordinator.limiting import Declared, Limiting
-from engine.coordinator.supervise import backoff_s
-from engine.core.errors import CannotStart, UsageError
+from engine.coordinator.quotas import limiting_of
+from engine.core.errors import UsageError
 from engine.core.measuring import Measures
-from engine.credentials import Auth, all_secrets
+from engine.credentials import Auth
 from engine.handover import secret_values
 from engine.launchers.local import Process
 from engine.launchers.process import dump_no_core, raise_open_files
-from engine.limiter.registry import Registry, default_folder
 from engine.loadtest.crew import Crew, Round, pieces_of
 from engine.loadtest.live import LoadView, Moment
 from engine.loadtest.model import LoadPlan, Tested
@@ -149,7 +146,17 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
             mock, address = await loop.run_in_executor(None, start_mock, target.base_url, folder)
             plan = replace(plan, job=replace(plan.job, target=replace(target, base_url=address)))
         await _resolve(plan, loop)
-        crew = Crew(plan, auth, _limiting(plan, auth, view.note))
+        # A test without limits of its own keeps to those of the runs beside it.
+        limiting = limiting_of(
+            plan.job,
+            auth[0],
+            label="a load test",
+            spare=folder / "q",
+            hide=secret_values(auth),
+            note=view.note,
+            on_change=lambda: None,
+        )
+        crew = Crew(plan, auth, limiting)
         lead = Conductor(plan, crew, view)
         for number in signals:
             loop.add_signal_handler(number, lead.interrupt)
@@ -187,38 +194,6 @@ async def _resolve(plan: LoadPlan, loop: asyncio.AbstractEventLoop) -> None:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"The host {host!r} is not known: {why}. Nothing was sent.") from None
-
-
-def _limiting(
-    plan: LoadPlan, auth: tuple[Auth, ...], note: Callable[[str], None]
-) -> Callable[[Path], Limiting] | None:
-    """How to find the limiter of this quota; a test without limits of its own keeps to those of runs beside it."""
-    job = plan.job
-    origin, model = str(make_provider(job.target).origin), job.target.model
-    declared = Declared(rates_of(job), job.share)
-
-    def make(folder: Path) -> Limiting:
-        quota = (origin, model, all_secrets(auth[0]))
-        try:
-            entry = Registry(job.limiter_dir or default_folder()).entry(*quota)
-        except CannotStart:
-            if declared.needs_limiter:
-                raise
-            entry = Registry(str(folder / "q")).entry(*quota)  # without limits it is not worth a refusal
-        return Limiting(
-            entry,
-            declared,
-            pid=os.getpid(),
-            label=f"a load test (process {os.getpid()})",
-            origin=origin,
-            model=model,
-            hide=secret_values(auth),
-            backoff_s=backoff_s,
-            note=note,
-            on_change=lambda: None,
-        )
-
-    return make
 
 
 def intended_by(plan: LoadPlan, at_s: float) -> int:

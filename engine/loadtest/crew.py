@@ -33,7 +33,7 @@ from engine.wire.messages import Close, Hello, Message, Refuse
 
 TICK_S: Final = 0.05
 START_MAX_S: Final = 60.0
-END_MAX_S: Final = 10.0  # beyond the longest time a request may take, until the last figures have come
+SILENT_S: Final = 20.0  # figures come every second; who has told nothing for so long hangs
 LEAD_S: Final = 0.25  # from the word to begin until the schedule's second 0: every worker has it by then
 
 
@@ -47,6 +47,7 @@ class Member:
     has_ended: bool = False  # this test's last figures have come
     notes: WorkerNotes = field(default_factory=lambda: WorkerNotes(0))
     is_dead: bool = False
+    heard: float = 0.0  # when it last told anything
 
 
 @dataclass(slots=True)
@@ -63,9 +64,7 @@ class Round:
 class Crew:
     """The workers of one plan. Tests are run one after the other by ``run``."""
 
-    def __init__(
-        self, plan: LoadPlan, auth: tuple[Auth, ...], limiting: "Callable[[Path], Limiting] | None"
-    ) -> None:
+    def __init__(self, plan: LoadPlan, auth: tuple[Auth, ...], limiting: Limiting) -> None:
         self._plan = plan
         self._auth = auth
         self._folder = Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))
@@ -73,7 +72,7 @@ class Crew:
         self._loop = asyncio.get_running_loop()
         self._hub = Hub(self._folder / "c", message_bytes_max=plan.job.limits.message_bytes_max)
         self._hub.listen(self._loop, self._on_message)
-        self._limiting = limiting(self._folder) if limiting is not None else None
+        self._limiting = limiting
         self.members: list[Member] = []
         self._round: Round | None = None
         self._changed = asyncio.Event()
@@ -113,6 +112,7 @@ class Crew:
                 if member.process.poll() is not None:
                     words = member.process.last_words() or "it said nothing"
                     raise CannotStart(f"A load worker ended at its start: {words}. Nothing was sent.")
+            self._limiting.tick(self._loop.time())
             if self._loop.time() > until:
                 raise CannotStart(
                     f"The load workers did not start within {START_MAX_S:.0f} s. Nothing was sent."
@@ -122,8 +122,6 @@ class Crew:
     async def _find_limiter(self) -> LimiterAddress:
         """Where permits are to be had, once the limiter is there."""
         limiting = self._limiting
-        if limiting is None:
-            return LimiterAddress()
         limiting.tick(self._loop.time())
         return LimiterAddress(str(limiting.socket), limiting.token) if limiting.is_used else LimiterAddress()
 
@@ -165,12 +163,17 @@ class Crew:
                 self._hub.send(member.peer, Halt(self._round.number))
 
     def _look(self, current: Round) -> None:
-        if self._limiting is not None:
-            self._limiting.tick(self._loop.time())
+        now = self._loop.time()
+        self._limiting.tick(now)
         for member in self.members:
+            if not member.has_ended and now - max(member.heard, current.start) > SILENT_S:
+                current.faults.append(f"worker {member.slot} told nothing for {SILENT_S:.0f} s and was ended")
+                member.process.kill()
+                member.heard = now  # it is buried at a later look
             code = member.process.poll()
             if code is not None and not member.is_dead:
                 member.is_dead = member.has_ended = True
+                member.peer = b""
                 how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
                 words = member.process.last_words().splitlines()
                 current.faults.append(
@@ -226,6 +229,7 @@ class Crew:
             current.faults.append(f"the figures of worker {member.slot} cannot be read: {error}")
             return
         notes = member.notes
+        member.heard = self._loop.time()
         notes.loop_lag.merge(lag)
         notes.cpu_s, notes.lasted_s = figures.cpu_s, figures.lasted_s
         notes.in_flight, notes.in_flight_peak = figures.in_flight, figures.in_flight_peak
@@ -246,8 +250,7 @@ class Crew:
                 member.process.kill()
                 member.process.wait(2.0)
             member.process.close()
-        if self._limiting is not None:
-            self._limiting.close()
+        self._limiting.close()
         self._hub.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -1,10 +1,8 @@
 """``engine load`` as a user starts it: real processes and sockets, the server's own log as the witness."""
 
-import asyncio
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from rolechunks import role_server
 from runs import Run, ask_flags, is_alive, until, write_rows
 
 from engine.mock.settings import FaultRule, MockSettings, QuotaSettings
@@ -339,58 +338,3 @@ def test_a_run_is_replayed_at_the_moments_it_sent_its_rows(tmp_path: Path) -> No
         for now, then in zip(sorted(played), sorted(ran), strict=True)
     ]
     assert sorted(late)[54] < 0.05, late
-
-
-@contextmanager
-def role_server() -> Iterator[str]:
-    """Streams a role chunk at once and content 200 ms after the request, in a thread of its own."""
-    ready: list[int] = []
-    loop = asyncio.new_event_loop()
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-    def piece(text: str) -> bytes:
-        data = text.encode()
-        return b"%x\r\n%b\r\n" % (len(data), data)
-
-    role = piece('data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n')
-    content = piece(
-        'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-    )
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                front = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(
-                    int(front.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-                )
-                due = loop.time() + 0.2
-                await asyncio.sleep(0.001)
-                writer.write(head + role)
-                await asyncio.sleep(due - loop.time())
-                writer.write(content + b"0\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    over = asyncio.Event()
-    started = threading.Event()
-
-    async def main() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        ready.append(server.sockets[0].getsockname()[1])
-        started.set()
-        await over.wait()
-        server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
-    thread.start()
-    assert started.wait(10)
-    yield f"http://127.0.0.1:{ready[0]}"
-    loop.call_soon_threadsafe(over.set)
-    thread.join(10)
-    loop.close()
