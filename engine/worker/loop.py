@@ -42,6 +42,7 @@ from engine.wire.messages import (
     Welcome,
 )
 from engine.worker.execute import Later, RowRun
+from engine.worker.fault import die_of_task
 from engine.worker.lane import Lane
 from engine.worker.queues import Demand, Queues
 from engine.worker.routing import AVOID_S, Router
@@ -110,6 +111,7 @@ class Worker:
                 lane.use_limiter(address)
         self._link.send(Hello(token=self._settings.token, slot=self._settings.slot, pid=os.getpid()))
         tick = self._loop.create_task(self._tick_forever())
+        tick.add_done_callback(die_of_task)
         try:
             await self._ended
         finally:

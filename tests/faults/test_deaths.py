@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,8 @@ import pytest
 from campaign import Campaign
 from runs import until
 from scorecard import Promise, Scorecard
+
+from engine.coordinator.supervise import SILENT_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -74,6 +77,26 @@ def test_death_at_a_named_point_costs_no_row(
     told.count(scorecard, "deaths at named points")
     wrong = told.wrong
     assert not wrong, wrong
+
+
+def test_a_worker_whose_clock_breaks_ends_at_once_and_its_rows_go_on(
+    tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
+) -> None:
+    """Without its clock it would sit on its rows until somebody found it silent."""
+    marker = tmp_path / "broke"
+    with Campaign(tmp_path, limiter_dir, 150, latency="30ms") as campaign:
+        campaign.run.clear_away()
+        campaign.bury()
+        campaign.start(f"engine.worker.loop:Worker._tick:raise:5:{marker}", text="a broken clock")
+        began = time.monotonic()
+        told = campaign.finish()
+        lasted_s = time.monotonic() - began
+    assert marker.exists(), "the point was never reached"
+    told.kills["named"] = 2
+    told.count(scorecard, "a worker whose clock breaks")
+    assert not told.wrong
+    assert told.summary["worker_deaths"] == 1
+    assert lasted_s < SILENT_S, "it was found silent, and did not end by itself"
 
 
 @pytest.mark.nightly

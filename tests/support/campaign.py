@@ -123,12 +123,13 @@ class Campaign:
         self.run.clear_away()
         self.mock.close()
 
-    def start(self, crash_at: str = "") -> Run:
-        """Start the job, or go on with it. ``crash_at``: see tests/faults/crash."""
+    def start(self, crash_at: str = "", text: str = "") -> Run:
+        """Start the job, or go on with it. ``crash_at`` and ``text``: see tests/faults/crash."""
         self.told.starts += 1
         environment = dict(self._environment)
         if crash_at:
             environment = {"ENGINE_CRASH_AT": crash_at, "PYTHONPATH": str(CRASH)}
+            environment["ENGINE_CRASH_TEXT"] = text.encode()[::-1].hex()
         procs = PROCS[(self.told.starts - 1) % len(PROCS)]
         self.run = Run(*self._flags, "--procs", str(procs), environment=environment)
         self.told.pids.append(self.run.pid)
