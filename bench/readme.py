@@ -4,6 +4,7 @@ One command: python bench/readme.py rewrites the tables in place. A test fails w
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,66 @@ def mock() -> str:
     )
 
 
+def load() -> str:
+    """What a load test's request costs, beside other tools."""
+    found = results("load")
+    costs = markdown(
+        ["plain requests, 64 under way", "CPU µs each", "requests/s on one core"],
+        [
+            [name, f"{one['median_us']:.0f}", f"{one['requests_per_s']:,}"]
+            for name, one in found["plain"].items()
+        ],
+    )
+    pace = markdown(
+        ["1,000 requests/s asked", "achieved", "99% sent within", "dispersion of arrivals"],
+        [
+            [name, f"{one['achieved']:.1%}", f"{one['send_lag_p99_ms']:.2f} ms", f"{one['dispersion']:.2f}"]
+            for name, one in found["pace"].items()
+        ],
+    )
+    freeze, role = found["freeze"], found["role_chunk"]
+    peaks = "; ".join(
+        f"{count} requests: coordinator {one['coordinator']:.0f} MB, worker {one['worker']:.0f} MB"
+        for count, one in found["memory_mb"].items()
+    )
+    said = (
+        f"A piece of a streamed answer costs {found['stream']['median_us']:.0f} µs. A server that stands still for 2 s of 30 "
+        f"at 100 requests/s: p99 of the response time {freeze['response_time_p99_ms']:,.0f} ms, where arithmetic says "
+        f"{freeze['expected_ms']:,.0f}. A role after 1 ms and content after 200 ms: TTFT {role['ttft_p50_ms']:.1f} ms. Peaks of "
+        f"memory: {peaks} (`load.json`)."
+    )
+    return f"{costs}\n\n{pace}\n\n{said}"
+
+
+def faults() -> str:
+    """The scorecard, a line for each promise: its tests' trials together, and the largest of their other figures."""
+    from faults import bound_of
+
+    found = results("faults")
+    promises: dict[str, list[dict[str, Any]]] = {}
+    for one in found["counts"]:
+        promises.setdefault(one["promise"], []).append(one)
+    rows = []
+    for promise, tests in sorted(promises.items(), key=lambda item: int(re.findall(r"\d+", item[0])[0])):
+        trials, failures = (sum(test[name] for test in tests) for name in ("trials", "failures"))
+        names = {name for test in tests for name in test} - {"promise", "test", "trials", "failures"}
+        sums = {
+            name.replace("_", " "): sum(test.get(name, 0) for test in tests)
+            for name in names
+            if not name.endswith(("_max", "_peak"))
+        }
+        largest = sorted(((total, name) for name, total in sums.items() if total), reverse=True)[:3]
+        bound = bound_of({"trials": trials, "failures": failures})
+        other = ", ".join(f"{total:,.0f} {name}" for total, name in largest)
+        rows.append([promise, len(tests), f"{trials:,}", failures, bound, other])
+    mutants = found["mutants"]
+    survived = mutants["total"] - mutants["killed"]
+    rows.append(["the tests would notice", 1, mutants["total"], survived, "", "rules broken on purpose"])
+    header = ["promise", "tests", "trials", "broken", "95 % bound", "among them"]
+    said = f"Each test by itself is in `faults.json`; all of it took {found['minutes']} minutes on two cores."
+    return f"{markdown(header, rows)}\n\n{said}"
+
+
 PARTS = {
     "ceiling": ceiling,
     "quota": quota,
@@ -110,6 +171,8 @@ PARTS = {
     "outage": outage,
     "memory": memory,
     "mock": mock,
+    "load": load,
+    "faults": faults,
 }
 
 
