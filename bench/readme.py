@@ -5,6 +5,7 @@ One command: python bench/readme.py rewrites the tables in place. A test fails w
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ def load() -> str:
 
 def faults() -> str:
     """The scorecard, a line for each promise: its tests' trials together, and the largest of their other figures."""
+    sys.path.insert(0, str(ROOT / "bench"))
     from faults import bound_of
 
     found = results("faults")

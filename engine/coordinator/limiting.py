@@ -136,16 +136,15 @@ class Limiting:
                 self._attach()
 
     def leave(self) -> None:
-        """Say that it is needed no more. A limiter that nobody else uses ends."""
+        """Say, on the loop, that it is needed no more. A limiter that nobody else uses ends."""
         self._entry.unregister(self._pid)
         if self._link is not None:
             self._link.send(Leave())
             self._link.close(linger_ms=500)
             self._link = None
 
-    def close(self) -> None:
-        """Leave, and see its end if it is near."""
-        self.leave()
+    def bury(self) -> None:
+        """After it was left: see its end if it is near. Waits, and may be called from any thread."""
         if self._process is not None:
             # It ends within milliseconds, or goes on for others and is the system's to bury.
             self._process.wait(0.5)

@@ -129,7 +129,7 @@ class Session:
             for child in self.supervisor.children:
                 if child.peer:
                     self._hub.send(child.peer, Close())
-            await self._loop.run_in_executor(None, self.supervisor.end)
+            await self.supervisor.end(self._loop)
         self.ended.rows_read = self._feed.rows_read
         # Not before: rows whose lease was just being recorded have been given back since the end was decided.
         self.ended.in_doubt = self._ledger.leased_count

@@ -7,6 +7,7 @@ Rules of this file:
 3. Workers are started one after the other: the first is at work before the last is there.
 """
 
+import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -225,18 +226,21 @@ class Supervisor:
         for process in self._processes():
             process.let_go()
 
-    def end(self, timeout_s: float = 2.0) -> None:
-        """Every child is gone when this returns: asked first, killed then."""
+    async def end(self, loop: asyncio.AbstractEventLoop, timeout_s: float = 2.0) -> None:
+        """Every child is gone when this returns, and the limiters are left: asked first, killed then."""
         self.let_go()
+        await loop.run_in_executor(None, self._end_children, timeout_s)
+        for limiting in self.limitings:
+            limiting.leave()
+        for limiting in self.limitings:
+            await loop.run_in_executor(None, limiting.bury)
+
+    def _end_children(self, timeout_s: float) -> None:
         for process in self._processes():
             if process.wait(timeout_s) is None:
                 process.kill()
                 process.wait(timeout_s)
             process.close()
-        for limiting in self.limitings:
-            limiting.leave()
-        for limiting in self.limitings:
-            limiting.close()
 
     def _processes(self) -> list[Process]:
         return [child.process for child in self.children if child.process is not None]

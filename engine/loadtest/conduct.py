@@ -166,7 +166,7 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
         for number in signals:
             loop.remove_signal_handler(number)
         if crew is not None:
-            await loop.run_in_executor(None, crew.close)
+            await crew.close()
         if mock is not None:
             mock.let_go()
             if mock.wait(MOCK_END_S) is None:

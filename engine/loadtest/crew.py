@@ -240,19 +240,23 @@ class Crew:
 
     # --- the end ------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End every process; asked first, killed then."""
         for member in self.members:
             if member.peer:
                 self._hub.send(member.peer, Close())
+        await self._loop.run_in_executor(None, self._end_members)
+        self._limiting.leave()
+        await self._loop.run_in_executor(None, self._limiting.bury)
+        self._hub.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_members(self) -> None:
         for member in self.members:
             if member.process.wait(2.0) is None:
                 member.process.kill()
                 member.process.wait(2.0)
             member.process.close()
-        self._limiting.close()
-        self._hub.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _with_concurrency(begin: Begin, concurrency: int) -> Begin:

@@ -5,10 +5,12 @@ Rules of this file:
    ``send`` return False, never a silent drop. Credits keep every queue far below its high-water mark.
 2. ipc endpoints only, in a folder of mode 0700, sockets 0600.
 3. Frames are decoded here; a bad one is dropped and counted, it never reaches a handler.
+4. A socket belongs to the thread of its loop (zmq_socket(3)): who touches it from another one is told so at once.
 """
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,7 @@ class _Socket:
         self._socket.set(zmq.MAXMSGSIZE, message_bytes_max)
         self._bytes_max = message_bytes_max
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
         self._fd = -1
         self._check_due = False
         self.frames_dropped = 0
@@ -42,6 +45,7 @@ class _Socket:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._fd = self._socket.fileno()
         loop.add_reader(self._fd, self._readable)
         loop.call_soon(self._readable)
@@ -62,6 +66,7 @@ class _Socket:
         raise NotImplementedError("each kind of socket frames its messages in its own way")
 
     def _after_send(self) -> None:
+        assert threading.get_ident() == self._thread, "a socket is written to by the thread that reads it"
         # A send may consume the edge of a message that came meanwhile: look once more, soon.
         self.frames_sent += 1
         if (
@@ -76,6 +81,7 @@ class _Socket:
         """Stop reading and close; waits up to ``linger_ms`` for frames that are still on their way out."""
         if self._socket.closed:
             return
+        assert threading.get_ident() == self._thread, "a socket is closed by the thread that reads it"
         if self._loop is not None:
             self._loop.remove_reader(self._fd)
         self._socket.close(linger=linger_ms)

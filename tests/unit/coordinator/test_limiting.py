@@ -107,7 +107,8 @@ def on_stage(
         try:
             scene(stage)
         finally:
-            stage.limiting.close()
+            stage.limiting.leave()
+            stage.limiting.bury()
 
     asyncio.run(run())
 
