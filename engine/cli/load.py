@@ -136,19 +136,23 @@ def load_command(
     outputs = Outputs(out=out or "", html=html or "", hlog=hlog or "")
     outputs.check()
     planned = plan_of(context.params)
-    results, code = run_load(planned, outputs, choose_view(quiet=quiet, no_progress=no_progress))
-    show(results, as_json=as_json, quiet=quiet)
-    return code
+    view = choose_view(quiet=quiet, no_progress=no_progress)
+    return run_load(planned, outputs, view, lambda results: show(results, as_json=as_json, quiet=quiet))
 
 
 load_command.__doc__ = f"{load_command.__doc__}\n\n{_EXAMPLES}"
 
 
 def show(results: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """Print the results where they belong."""
-    if as_json:
-        print(json.dumps(results))
-    elif not quiet:
-        from engine.loadtest.summary import text
+    """Print the results where they belong. A standard output that takes nothing is told, and costs no file."""
+    from engine.loadtest.summary import text
 
-        print(text(results))
+    try:
+        if as_json:
+            print(json.dumps(results), flush=True)
+        elif not quiet:
+            print(text(results), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"engine: the report could not be printed: {error.strerror}.", file=sys.stderr)

@@ -47,7 +47,7 @@ def check(job: Job) -> Plan:
     """Open the input and try every part of the job. Raises UsageError."""
     steps = _steps(job)
     format_named(job.output_format)
-    _check_ca_file(job.ca_file)
+    check_ca_file(job.ca_file)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
         raise UsageError(
             "openai-batch output needs openai-batch input: its records answer the input's custom_ids."
@@ -97,7 +97,8 @@ def _stream_out(job: Job, columns: tuple[str, ...]) -> StreamOut | None:
     return StreamOut(format_name=job.output_format, columns=columns, escape_cells=job.escape_cells)
 
 
-def _check_ca_file(path: str) -> None:
+def check_ca_file(path: str) -> None:
+    """Raises UsageError for certificates that cannot be used."""
     if not path:
         return
     import ssl  # most runs need none of it here

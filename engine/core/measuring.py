@@ -26,7 +26,10 @@ LATE_S: Final = 0.01  # a request that is sent later than this after its time is
 
 @dataclass(slots=True)
 class Timing:
-    """One request's stamps, in seconds of one monotonic clock; 0.0 for what did not happen."""
+    """One request's stamps, in seconds of one monotonic clock; 0.0 for what did not happen.
+
+    ``sent``: when it was handed over for sending; waiting for a connection is the endpoint's time.
+    """
 
     intended: float = 0.0
     sent: float = 0.0
@@ -35,6 +38,7 @@ class Timing:
     first_answer: float = 0.0
     last_content: float = 0.0
     end: float = 0.0
+    is_sent: bool = True  # False: it never left, because there was no connection
     stall_us: int = 0  # the longest gap between two pieces of content
     tokens_in: int = -1
     tokens_out: int = -1
@@ -143,8 +147,8 @@ class Measures:
         counts.late += is_late
         sent = timing.sent
         if sent > 0.0:
-            counts.sent += 1
-            second.sent += 1
+            counts.sent += timing.is_sent
+            second.sent += timing.is_sent
             self._send_lag(round((sent - timing.intended) * 1e6))
         if error:
             self.errors[error] = self.errors.get(error, 0) + 1

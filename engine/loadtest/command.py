@@ -6,12 +6,14 @@ Rules of this file:
 
 import asyncio
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import uvloop
 
-from engine.core.errors import ExitCode
+from engine.core.errors import ExitCode, StoreFailure, UsageError
 from engine.loadtest.conduct import conductor
 from engine.loadtest.files import check_writable, write
 from engine.loadtest.histories import history
@@ -33,23 +35,36 @@ class Outputs:
     hlog: str = ""
 
     def check(self) -> None:
-        """Raises UsageError for one that could not be written."""
+        """Raises UsageError for one that could not be written, and for two of the same name."""
+        paths = [os.path.realpath(path) for path in (self.out, self.html, self.hlog) if path]
+        if len(set(paths)) < len(paths):
+            raise UsageError("--out, --html and --hlog name the same file. Give each its own.")
         for path, flag in ((self.out, "--out"), (self.html, "--html"), (self.hlog, "--hlog")):
             if path:
                 check_writable(path, flag)
 
     def write(self, results: dict[str, Any], plan: LoadPlan, tested: Tested) -> None:
-        """Write them."""
-        if self.out:
-            write(self.out, json.dumps(results, indent=1) + "\n", "--out")
-        if self.html:
-            write(self.html, page(results), "--html")
-        if self.hlog:
-            write(self.hlog, history(plan, tested), "--hlog")
+        """Write them, all that can be written. Raises StoreFailure for the first that cannot."""
+        texts: dict[str, tuple[str, Callable[[], str]]] = {
+            "--out": (self.out, lambda: json.dumps(results, indent=1) + "\n"),
+            "--html": (self.html, lambda: page(results)),
+            "--hlog": (self.hlog, lambda: history(plan, tested)),
+        }
+        failures = []
+        for flag, (path, text) in texts.items():
+            if path:
+                try:
+                    write(path, text(), flag)
+                except StoreFailure as failure:
+                    failures.append(failure)
+        if failures:
+            raise failures[0]
 
 
-def run_load(planned: Planned, outputs: Outputs, view: LoadView) -> tuple[dict[str, Any], ExitCode]:
-    """Run it, write its files, and say what it came to. Raises EngineError where nothing could be measured."""
+def run_load(
+    planned: Planned, outputs: Outputs, view: LoadView, show: Callable[[dict[str, Any]], None]
+) -> ExitCode:
+    """Run it, ``show`` what it came to, write its files. Raises EngineError where nothing could be measured."""
 
     async def run() -> tuple[dict[str, Any], LoadPlan, Tested]:
         async with conductor(planned.plan, planned.auth, view) as lead:
@@ -64,5 +79,6 @@ def run_load(planned: Planned, outputs: Outputs, view: LoadView) -> tuple[dict[s
         raise KeyboardInterrupt from None
     finally:
         view.end()
+    show(results)
     outputs.write(results, plan, tested)
-    return results, exit_code_of(results)
+    return exit_code_of(results)

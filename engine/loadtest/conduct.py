@@ -53,7 +53,9 @@ class Conductor:
         self.is_interrupted = False
 
     def interrupt(self) -> None:
-        """End the test that runs."""
+        """End the test that runs; a second time, its workers with it."""
+        if self.is_interrupted:
+            self._crew.kill()
         self.is_interrupted = True
         self._crew.halt()
 
@@ -116,7 +118,12 @@ class Conductor:
             return lasted_s if plan.duration_s is None else min(lasted_s, plan.duration_s)
         if plan.schedule is None:
             return lasted_s if plan.duration_s is None else plan.duration_s
-        return min(length_s(plan.schedule), plan.duration_s or float("inf"))
+        ends_s = min(length_s(plan.schedule), plan.duration_s or float("inf"))
+        if plan.requests is None or plan.schedule.arrival == "constant":
+            return ends_s
+        # A count of random gaps: what was expected of them says nothing of when the last one was due.
+        last_due_s = max((member.notes.last_due_s for member in self._crew.members), default=0.0)
+        return last_due_s if ends_s != plan.duration_s else ends_s
 
     def _moment(self, plan: LoadPlan, current: Round, now: float) -> Moment:
         return Moment(
@@ -160,11 +167,11 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
         lead = Conductor(plan, crew, view)
         for number in signals:
             loop.add_signal_handler(number, lead.interrupt)
-        await crew.start()
+        await crew.start(lambda: lead.is_interrupted)
+        if lead.is_interrupted:
+            raise KeyboardInterrupt
         yield lead
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
         if crew is not None:
             await crew.close()
         if mock is not None:
@@ -174,6 +181,10 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
                 mock.wait(MOCK_END_S)
             mock.close()
         shutil.rmtree(folder, ignore_errors=True)
+        for number in signals:
+            loop.remove_signal_handler(number)
+            # What is left to do is to say what was measured: a second Ctrl-C is not to take that away.
+            signal.signal(number, signal.SIG_IGN)
 
 
 def at_rate(plan: LoadPlan, rate_per_s: float) -> LoadPlan:

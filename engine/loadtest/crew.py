@@ -79,12 +79,14 @@ class Crew:
 
     # --- starting -----------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """All workers are up when this returns. Raises CannotStart."""
+    async def start(self, is_over: Callable[[], bool]) -> None:
+        """All workers are up when this returns, or fewer where ``is_over`` says that nothing is to begin. Raises CannotStart."""
         plan = self._plan
         limiter = await self._find_limiter()
         launcher = LocalLauncher(self._folder, hide=secret_values(self._auth))
         for slot in range(plan.job.procs):
+            if is_over():
+                return
             settings = LoadSettings(
                 job=plan.job,
                 slot=slot,
@@ -113,6 +115,8 @@ class Crew:
                     words = member.process.last_words() or "it said nothing"
                     raise CannotStart(f"A load worker ended at its start: {words}. Nothing was sent.")
             self._limiting.tick(self._loop.time())
+            if is_over():
+                return
             if self._loop.time() > until:
                 raise CannotStart(
                     f"The load workers did not start within {START_MAX_S:.0f} s. Nothing was sent."
@@ -147,13 +151,19 @@ class Crew:
             if message.concurrency:
                 mine = message.concurrency // workers + (member.slot < message.concurrency % workers)
                 message = _with_concurrency(message, mine)
-            if not self._hub.send(member.peer, message):
+            if not member.is_dead and not self._hub.send(member.peer, message):
                 current.faults.append(f"worker {member.slot} could not be told to begin")
+                member.process.kill()
         while not all(member.has_ended for member in self.members):
             await self._wait()
             self._look(current)
             on_second(current)
         return current
+
+    def kill(self) -> None:
+        """End the workers on the spot: what they have told so far is all there will be."""
+        for member in self.members:
+            member.process.kill()
 
     def halt(self) -> None:
         """End the test now: what is under way is given up."""
@@ -231,11 +241,11 @@ class Crew:
         notes = member.notes
         member.heard = self._loop.time()
         notes.loop_lag.merge(lag)
-        notes.cpu_s, notes.lasted_s = figures.cpu_s, figures.lasted_s
+        notes.cpu_s, notes.sending_s, notes.lasted_s = figures.cpu_s, figures.sending_s, figures.lasted_s
         notes.in_flight, notes.in_flight_peak = figures.in_flight, figures.in_flight_peak
         notes.in_flight_max = figures.in_flight_max
         notes.held_back, notes.quota_waited = figures.held_back, figures.quota_waited
-        notes.last_sent_s = figures.last_sent_s
+        notes.last_sent_s, notes.last_due_s = figures.last_sent_s, figures.last_due_s
         member.has_ended = member.has_ended or figures.is_last
 
     # --- the end ------------------------------------------------------------------------------------------

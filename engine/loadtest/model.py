@@ -52,8 +52,9 @@ class WorkerNotes:
     """What one worker noted of itself: whether it could keep up."""
 
     slot: int
-    cpu_s: float = 0.0  # user and system, from the start of the schedule to the last request's end
-    lasted_s: float = 0.0  # as long as that took
+    cpu_s: float = 0.0  # user and system, while it sent, after the warm-up
+    sending_s: float = 0.0  # how long that was
+    lasted_s: float = 0.0  # from the start of the schedule to the last request's end
     loop_lag: Histogram = field(
         default_factory=Histogram
     )  # by how much its loop was late, fifty times a second
@@ -63,6 +64,7 @@ class WorkerNotes:
     held_back: int = 0  # requests that waited for another one's end, because of that
     quota_waited: int = 0  # requests that waited for permits of --rpm or --tpm for longer than LATE_S
     last_sent_s: float = 0.0  # after the schedule's start
+    last_due_s: float = 0.0  # likewise: when the last request was intended that was sent or dropped
 
 
 @dataclass(slots=True)

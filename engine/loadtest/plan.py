@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from engine.coordinator.plan import check_ca_file
 from engine.core.errors import RowError, UsageError
 from engine.core.measuring import PLAIN, STREAMED
 from engine.core.quantities import duration_s, rate_per_s
@@ -24,6 +25,9 @@ from engine.settings import load
 from engine.source import Source
 from engine.worker.load.calls import Calls
 
+REQUESTS_MAX: Final = 10**12
+SEED_MAX: Final = 2**63 - 1
+PROCS_MAX: Final = 1_024
 ROWS_MAX: Final = 100_000
 ROWS_BYTES_MAX: Final = 64 * 1024 * 1024
 DURATION_S: Final = 30.0  # where neither a duration nor a number of requests is given
@@ -56,6 +60,9 @@ def plan_of(flags: Mapping[str, Any], environment: Mapping[str, str] | None = No
         raise UsageError("A load test is of one endpoint: leave the table of endpoints out.")
     if job.learn_limits:
         raise UsageError("--rpm and --tpm of a load test are numbers: nothing is learnt from replies.")
+    if job.procs > PROCS_MAX:
+        raise UsageError(f"--procs {job.procs} are too many: at most {PROCS_MAX:,} can be started.")
+    check_ca_file(job.ca_file)
     if flags.get("stream"):
         if job.target.provider == "http":
             raise UsageError("--stream is for models' answers. Give --base-url and --model, or leave it out.")
@@ -128,6 +135,19 @@ def _refuse_contradictions(flags: Mapping[str, Any]) -> None:
         )
     if url is None and flags.get("method"):
         raise UsageError("--method is for plain HTTP: give it with a URL.")
+    if url is not None and (wrong := [n for n in ("max_tokens", "temperature", "param") if flags.get(n)]):
+        raise UsageError(
+            f"--{wrong[0].replace('_', '-')} is for models. What a URL is sent goes into --body."
+        )
+    if flags.get("on_late") and flags["on_late"] not in tuple(OnLate):
+        raise UsageError(f"--on-late {flags['on_late']!r} is not known. Use one of: {', '.join(OnLate)}.")
+    if flags.get("burstiness") is not None and flags.get("arrival") != "gamma":
+        raise UsageError("--burstiness goes with --arrival gamma.")
+    if flags.get("speed") is not None and not flags.get("trace"):
+        raise UsageError("--speed goes with --trace.")
+    for name, most in (("requests", REQUESTS_MAX), ("seed", SEED_MAX)):
+        if flags.get(name) is not None and not 0 <= flags[name] <= most:
+            raise UsageError(f"--{name} {flags[name]} must be from 0 to {most}.")
     modes = [name for name in ("rate", "ramp", "trace", "concurrency") if flags.get(name)]
     if flags.get("find_max"):
         wrong = [name for name in modes if name != "rate"]
@@ -144,14 +164,8 @@ def _refuse_contradictions(flags: Mapping[str, Any]) -> None:
     arrival = flags.get("arrival")
     if arrival and modes[0] in ("trace", "concurrency"):
         raise UsageError(f"--arrival does not go with --{modes[0]}.")
-    if flags.get("burstiness") is not None and arrival != "gamma":
-        raise UsageError("--burstiness goes with --arrival gamma.")
-    if flags.get("speed") is not None and not flags.get("trace"):
-        raise UsageError("--speed goes with --trace.")
     if flags.get("on_late") and modes[0] == "concurrency":
         raise UsageError("--on-late does not go with --concurrency: in a closed loop nothing is late.")
-    if flags.get("on_late") and flags["on_late"] not in tuple(OnLate):
-        raise UsageError(f"--on-late {flags['on_late']!r} is not known. Use one of: {', '.join(OnLate)}.")
 
 
 # --- when --------------------------------------------------------------------------------------------------
@@ -174,7 +188,11 @@ def _timed(plan: LoadPlan, flags: Mapping[str, Any]) -> LoadPlan:
     if schedule is not None:
         schedule = replace(schedule, duration_s=duration, requests=requests)
     planned_s = duration if schedule is None else length_s(schedule)
-    if planned_s is not None and warmup_s >= planned_s:
+    if planned_s == float("inf"):
+        raise UsageError(
+            f"The ramp never comes to {requests} requests: its last rate is 0. Give --duration too."
+        )
+    if planned_s is not None and warmup_s and warmup_s >= planned_s:
         raise UsageError(
             f"--warmup {warmup_s:g}s leaves nothing to measure of a test of {planned_s:g} s. Give a shorter one."
         )
@@ -185,7 +203,10 @@ def _schedule(flags: Mapping[str, Any]) -> Schedule:
     seed = flags.get("seed") or 0
     if flags.get("trace"):
         return Schedule(
-            "trace", offsets_s=read_trace(flags["trace"]), speed=flags.get("speed") or 1.0, seed=seed
+            "trace",
+            offsets_s=read_trace(flags["trace"]),
+            speed=1.0 if flags.get("speed") is None else flags["speed"],
+            seed=seed,
         )
     arrival = flags.get("arrival") or "constant"
     known = [name for name in ARRIVALS if name != "trace"]
@@ -245,11 +266,25 @@ def _try_rows(plan: LoadPlan) -> None:
             raise UsageError(f"{where} cannot be sent: {error.message}. Nothing was sent.") from None
 
 
+def _without_values(url: str) -> str:
+    """A URL without the values of its query: they may be keys.
+
+    >>> _without_values("http://127.0.0.1/a?key=abc&q")
+    'http://127.0.0.1/a?key=…&q'
+    """
+    front, mark, query = url.partition("?")
+    names = [
+        name + equals + ("…" if equals else "")
+        for name, equals, _ in (p.partition("=") for p in query.split("&"))
+    ]
+    return front + mark + "&".join(names) if not url.startswith("mock:") else url
+
+
 def _asked(plan: LoadPlan, flags: Mapping[str, Any]) -> dict[str, Any]:
     """What results repeat of the command. No header and no body: they may hold what is nobody's business."""
     target = plan.job.target
     asked: dict[str, Any] = {
-        "url": flags.get("url") or target.base_url,
+        "url": _without_values(flags.get("url") or target.base_url),
         "provider": target.provider,
         "model": target.model,
         "endpoint": "" if plan.is_plain else target.endpoint,

@@ -235,8 +235,9 @@ def _worker(notes: WorkerNotes) -> dict[str, Any]:
     lag = notes.loop_lag.figures_ms()
     return {
         "slot": notes.slot,
-        "cpu_share": notes.cpu_s / notes.lasted_s if notes.lasted_s > 0 else 0.0,
+        "cpu_share": notes.cpu_s / notes.sending_s if notes.sending_s > 0 else 0.0,
         "cpu_s": notes.cpu_s,
+        "sending_s": notes.sending_s,
         "lasted_s": notes.lasted_s,
         "loop_lag_p99_ms": lag["p99"],
         "loop_lag_max_ms": lag["max"],

@@ -69,7 +69,10 @@ def _test(origin: str, **flags: Any) -> Tested:
 
     async def run() -> Tested:
         async with conductor(planned.plan, planned.auth, SilentView(quiet=True)) as lead:
-            return await lead.test(planned.plan)
+            tested = await lead.test(planned.plan)
+        if tested.is_interrupted:
+            raise KeyboardInterrupt  # a test that was cut short says nothing of this machine
+        return tested
 
     return uvloop.run(run())
 

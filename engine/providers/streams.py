@@ -49,21 +49,23 @@ _END: Final = Said(is_end=True)
 
 
 class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[Any] | None = None
-    refusal: str | None = None
+    content: Any = None  # text; parts, from some
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    tool_calls: Any = None
+    function_call: Any = None  # what tool calls were called before
+    refusal: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
+    text: Any = None
+    finish_reason: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
 
@@ -76,6 +78,8 @@ def read_chunk(event: Event) -> Said:
     """Chat completions and completions, of OpenAI and of every server that speaks as it does."""
     if event.data == b"[DONE]":
         return _END
+    if not event.data:
+        return _NOTHING
     try:
         chunk = _decode_chunk(event.data)
     except JSON_ERRORS:
@@ -83,12 +87,12 @@ def read_chunk(event: Event) -> Said:
     if chunk.error or event.name == b"error":
         return Said(failure=_says(chunk.error or "the server reports an error"))
     content, is_end = Content.NONE, False
-    for choice in chunk.choices:
+    for choice in chunk.choices or ():
         delta = choice.delta
         if delta is not None:
-            if delta.content or delta.tool_calls or delta.refusal:
+            if delta.content or delta.tool_calls or delta.refusal or delta.function_call:
                 content = Content.ANSWER
-            elif (delta.reasoning_content or delta.reasoning) and not content:
+            elif (delta.reasoning_content or delta.reasoning or delta.reasoning_details) and not content:
                 content = Content.REASONING
         elif choice.text:
             content = Content.ANSWER

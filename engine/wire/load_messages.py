@@ -61,11 +61,13 @@ class Figures(Message, frozen=True):
     histograms: dict[str, bytes]
     seconds: list[SecondLine]
     loop_lag: bytes
-    cpu_s: float  # since the test began
-    lasted_s: float  # likewise
+    cpu_s: float  # while it sent, after the warm-up
+    sending_s: float  # how long that was
+    lasted_s: float  # since the schedule's start
     in_flight: int
     in_flight_peak: int
     in_flight_max: int
     held_back: int
     quota_waited: int
     last_sent_s: float
+    last_due_s: float

@@ -60,6 +60,7 @@ _CERTIFICATE_SAYS: Final = {
     62: "the server's certificate is for another name; give --base-url the name that it is for",
     64: "the server's certificate is for another name; give --base-url the name that it is for",
 }
+SHORTAGE: Final = "this machine has no free descriptor or port"
 NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, BrokenReply, OSError, ValueError)
 
 
@@ -98,7 +99,7 @@ def classify(error: Exception, *, reused: bool) -> tuple[ErrorKind, str]:
     ):
         return ErrorKind.STALE_KEEPALIVE, "a kept-alive connection was closed by the server"
     if isinstance(error, OSError) and error.errno in _LOCAL_SHORTAGE:
-        return ErrorKind.CONNECT_REFUSED, "this machine has no free descriptor or port"
+        return ErrorKind.CONNECT_REFUSED, SHORTAGE
     for cls, kind, says in _CLASSES:
         if isinstance(error, cls):
             return kind, says

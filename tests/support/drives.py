@@ -68,7 +68,8 @@ class Scene:
         settings: dict[str, Any] = {
             "start": self.start, "arrivals": arrivals, "own": None, "concurrency": 0, "duration_s": end_s,
             "warmup_s": 0.0, "drops_late": False, "in_flight_max": 1000, "measures": self.measures, "fetcher": self.wire,
-            "calls": [CALL] * 1_000_000, "make_exchange": Exchange, "permits": None, "on_end": self._on_end,
+            "calls": [CALL] * 1_000_000, "make_exchange": Exchange, "permits": None,
+            "left_after": lambda at_s: 0, "on_end": self._on_end,
         }  # fmt: skip
         return Drive(**(settings | changes))
 

@@ -48,7 +48,13 @@ def timing(
 def notes(slot: int = 0, **changes: Any) -> WorkerNotes:
     """Of a worker that had little to do."""
     made = WorkerNotes(
-        slot, cpu_s=1.0, lasted_s=10.0, in_flight_peak=9, in_flight_max=5_000, last_sent_s=9.99
+        slot,
+        cpu_s=1.0,
+        sending_s=10.0,
+        lasted_s=10.0,
+        in_flight_peak=9,
+        in_flight_max=5_000,
+        last_sent_s=9.99,
     )
     for lag_us in (90, 110, 150):
         made.loop_lag.record(lag_us)

@@ -27,6 +27,10 @@ from engine.worker.load.permits import Permits
 
 BURST_MAX: Final = 32  # sent in a row before replies are read: a worker that catches up must not go deaf
 DROPS_MAX: Final = 1000  # counted in a row, likewise
+DROPS_COUNTED_MAX: Final = (
+    500_000  # one by one; of more the rest is taken from the schedule's integral, to end on time
+)
+WAITING_MAX: Final = 10_000  # for permits; further ones wait in the schedule
 LAG_EVERY_S: Final = 0.02
 
 
@@ -52,10 +56,11 @@ class Drive:
         calls: Calls,
         make_exchange: Callable[[OnLanded], Exchange],
         permits: Permits | None,
+        left_after: Callable[[float], int],
         on_end: Callable[[], None],
     ) -> None:
         """``own``: the indices of a closed loop; None where only the time ends it, which is infinite in ``duration_s``
-        where only the count does."""
+        where only the count does. ``left_after(at_s)``: about how many of this worker's are due after a moment."""
         self._loop = asyncio.get_running_loop()
         self._start = start
         self._arrivals = arrivals
@@ -70,32 +75,40 @@ class Drive:
         self._calls = calls
         self._make_exchange = make_exchange
         self._permits = permits
+        self._left_after = left_after
         self._on_end = on_end
         self._idle: list[Exchange] = []
         self._next: tuple[int, float] | None = None
         self._waiting: deque[Exchange] = deque()  # for permits
-        self._is_held = False  # by the number that may be in flight
+        self._is_held = False  # by the number that may be in flight, or wait for permits
+        self._held_until = start  # what was due before that was held back
+        self._drops = 0
         self._is_cancelled = False
         self._is_sending = True
         self._is_over = False
         self.in_flight = self.in_flight_peak = self.held_back = self.quota_waited = 0
         self.last_sent = start
+        self.last_due_s = 0.0  # of what was sent or dropped, after the start
+        self.sending_s = self.sending_cpu_s = 0.0  # how long it sent after the warm-up, and the CPU of that
+        self._begun_at, self._begun_cpu_s = start, process_time()  # of that, the beginning
         self.loop_lag = Histogram()
-        self._cpu_s = process_time()
         self._alarm = Alarm(self._loop, self._pump if arrivals is not None else self._fill)
         self._lag_due = 0.0
         self._lag_timer = self._loop.call_later(LAG_EVERY_S, self._look_at_lag)
+        self._end_timer: asyncio.TimerHandle | None = None
+        if arrivals is not None and duration_s < float("inf"):
+            # Whoever is held, or far behind, still ends on time.
+            self._end_timer = self._loop.call_later(
+                max(0.0, self._end + 2 * LATE_S - monotonic()), self._stop_sending
+            )
         if arrivals is not None:
             self._next = next(arrivals, None)
         self._alarm.set(start)
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds of this process since the test began."""
-        return process_time() - self._cpu_s
-
     def halt(self) -> None:
         """Send nothing more, and give up what is under way."""
+        if self._is_sending:
+            self._note_sending(monotonic())
         self._is_sending = False
         self._is_cancelled = True
         self._give_up_waiting()
@@ -108,7 +121,8 @@ class Drive:
         """Send what is due of an open loop, and set the alarm for what is due next."""
         arrivals, now = self._arrivals, monotonic()
         assert arrivals is not None
-        for _ in range(BURST_MAX):
+        sends_left, drops_left = BURST_MAX, DROPS_MAX
+        while sends_left and drops_left:
             if not self._is_sending:
                 return
             if self._next is None:
@@ -125,12 +139,18 @@ class Drive:
                 return
             if is_late and self._drops_late:
                 self._drop(at_s)
-            elif self.in_flight >= self.in_flight_max:
+                drops_left -= 1
+            elif len(self._waiting) >= WAITING_MAX:
+                self._is_held = True  # by the quota, which tells of itself
+                return
+            elif self.in_flight - len(self._waiting) >= self.in_flight_max:
                 self._is_held = True
-                self.held_back += 1
+                self._held_until = float("inf")
                 return
             else:
+                self.held_back += due < self._held_until
                 self._send(index, at_s, due, now)
+                sends_left -= 1
             self._next = next(arrivals, None)
             now = monotonic()
         self._loop.call_soon(self._pump)
@@ -138,7 +158,9 @@ class Drive:
     def _fill(self) -> None:
         """Send as many as may be under way in a closed loop."""
         now = monotonic()
-        for _ in range(self._concurrency):
+        many = min(self._concurrency, self.in_flight_max)
+        self.held_back = self._concurrency - many
+        for _ in range(many):
             if not self._send_next(now):
                 break
             now = monotonic()
@@ -160,6 +182,8 @@ class Drive:
         else:
             exchange = self._make_exchange(self._landed)
             self._fetcher.register(exchange)
+        if at_s > self.last_due_s:
+            self.last_due_s = at_s
         in_flight = self.in_flight = self.in_flight + 1
         if in_flight > self.in_flight_peak:
             self.in_flight_peak = in_flight
@@ -193,6 +217,15 @@ class Drive:
             self.quota_waited += now - exchange.timing.intended > LATE_S
             self._launch(exchange, now)
             now = monotonic()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """What was held may be sent."""
+        if self._is_held and self._is_sending:
+            self._is_held = False
+            if self._held_until == float("inf"):
+                self._held_until = monotonic()
+            self._pump()
 
     # --- landing ------------------------------------------------------------------------------------------
 
@@ -220,19 +253,24 @@ class Drive:
         elif self._arrivals is None:
             self._send_next(now)
         elif self._is_held:
-            self._is_held = False
-            self._pump()
+            self._go_on()
 
     # --- the end ------------------------------------------------------------------------------------------
 
-    def _drop(self, at_s: float) -> None:
+    def _drop(self, at_s: float, many: int = 1) -> None:
+        if at_s > self.last_due_s:
+            self.last_due_s = at_s
         if at_s >= self._warmup_s:
-            self.measures.dropped(at_s)
+            self.measures.dropped(at_s, many)
 
     def _stop_sending(self) -> None:
         """Everything was sent, or the time is up."""
         if self._is_sending:
             self._is_sending = False
+            self._note_sending(monotonic())
+            self._lag_timer.cancel()
+            if self._held_until == float("inf"):
+                self.held_back += 1  # at least the one that stood first
             left_s = self._end - monotonic()
             if left_s <= 0.0:
                 self._give_up_waiting()
@@ -257,8 +295,14 @@ class Drive:
                 self._next = None
                 self._maybe_over()
                 return
-            self._drop(self._next[1])
+            at_s = self._next[1]
+            self._drop(at_s)
+            self._drops += 1
             assert self._arrivals is not None
+            if self._drops >= DROPS_COUNTED_MAX:
+                self._drop(at_s, self._left_after(at_s))
+                self._next = None
+                continue
             self._next = next(self._arrivals, None)
         self._loop.call_soon(self._drop_rest)
 
@@ -267,12 +311,24 @@ class Drive:
         if is_done and not self._is_sending and not self.in_flight and not self._is_over:
             self._is_over = True
             self._alarm.close()
+            if self._end_timer is not None:
+                self._end_timer.cancel()
             self._lag_timer.cancel()
             self._loop.call_soon(self._on_end)
+
+    def _note_sending(self, now: float) -> None:
+        """How long it has been sending, without the warm-up, and the CPU of that: later replies are no load."""
+        self.sending_s = max(0.0, now - self._begun_at)
+        self.sending_cpu_s = process_time() - self._begun_cpu_s
 
     def _look_at_lag(self) -> None:
         """How late the loop is: what is due meanwhile is as late."""
         now = monotonic()
+        if self._is_sending:
+            if self._begun_at < self._start + self._warmup_s <= now:
+                self._begun_at, self._begun_cpu_s = now, process_time()
+                self.loop_lag = Histogram()
+            self._note_sending(now)
         if self._lag_due:
             self.loop_lag.record(max(0, round((now - self._lag_due) * 1e6)))
         self._lag_due = now + LAG_EVERY_S

@@ -17,6 +17,7 @@ from engine.core.model import Answer, Call, Failure, Reply
 from engine.providers.base import Provider
 from engine.providers.streams import Content, Stream
 from engine.worker.exchange import Flight, Sink
+from engine.worker.failures import SHORTAGE
 from engine.worker.fault import die_of
 
 _BROKEN_OFF = (ErrorKind.PROTOCOL_ERROR, ErrorKind.CONNECTION_RESET, ErrorKind.STALE_KEEPALIVE)
@@ -60,12 +61,15 @@ class Exchange(Flight):
         timing = self.timing
         timing.first_byte = self.first_byte
         timing.end = now
+        timing.is_sent = self.sent > 0.0
         if type(result) is Reply:
             return error_of_status(result.status) or ""
         return self._error(result)
 
     def _error(self, result: Reply | Failure) -> str:
         assert isinstance(result, Failure)
+        if result.message.startswith(SHORTAGE):
+            return LoadError.CLIENT_INTERNAL  # the endpoint was never asked
         return error_of(
             result.kind, result.status, is_sent=self.sent > 0.0, has_begun=self.timing.first_byte > 0.0
         )
@@ -144,10 +148,9 @@ class StreamExchange(Exchange):
     def judge(self, result: Reply | Failure, now: float) -> str:
         error = super().judge(result, now)
         stream, timing = self._stream, self.timing
-        if error:
+        if error or isinstance(result, Failure):
             return error
         if stream is None:  # it came whole all the same, compressed: nothing is known of its pieces
-            assert isinstance(result, Reply)
             stream = Stream(self._dialect)
             if stream.feed(result.body):
                 timing.first_content = timing.last_content = now
@@ -163,7 +166,14 @@ class StreamExchange(Exchange):
 
     def _error(self, result: Reply | Failure) -> str:
         assert isinstance(result, Failure)
-        if self._stream is not None and result.kind in _BROKEN_OFF:
+        stream, begun = self._stream, self.timing.first_content > 0.0
+        if stream is None:
+            return super()._error(result)
+        if stream.is_whole and begun and not stream.failure:
+            # It has said that it is whole; that the server leaves the connection open then is no part of the answer.
+            self.timing.tokens_in, self.timing.tokens_out, _ = stream.usage
+            self.timing.end = self.timing.last_content
+            return ""
+        if result.kind in _BROKEN_OFF:
             return LoadError.TRUNCATED_STREAM
-        begun = self.timing.first_content > 0.0
-        return error_of(result.kind, result.status, is_sent=self.sent > 0.0, has_begun=begun)
+        return error_of(result.kind, result.status, is_sent=True, has_begun=begun)

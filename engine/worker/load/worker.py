@@ -23,7 +23,7 @@ from engine.providers import make_provider
 from engine.providers.base import Provider
 from engine.schedules import numbered_arrivals
 from engine.schedules.base import Schedule
-from engine.schedules.profile import Piece
+from engine.schedules.profile import Piece, Profile
 from engine.wire.link import Spoke
 from engine.wire.load_messages import Begin, Figures, Halt, SecondLine
 from engine.wire.messages import Close, Hello, Message, Refuse
@@ -124,6 +124,7 @@ class LoadWorker:
             calls=self._calls,
             make_exchange=self._make_exchange,
             permits=self._permits,
+            left_after=lambda at_s: 0 if schedule is None else left_after(schedule, at_s, settings.workers),
             on_end=self._on_end,
         )
         self._figures_timer = self._loop.call_later(
@@ -169,7 +170,8 @@ class LoadWorker:
                     for second, (counts, latency, ttft) in delta.seconds.items()
                 ],
                 loop_lag=lag.to_bytes(),
-                cpu_s=drive.cpu_s,
+                cpu_s=drive.sending_cpu_s,
+                sending_s=drive.sending_s,
                 lasted_s=monotonic() - self._start,
                 in_flight=drive.in_flight,
                 in_flight_peak=drive.in_flight_peak,
@@ -177,6 +179,7 @@ class LoadWorker:
                 held_back=drive.held_back,
                 quota_waited=drive.quota_waited,
                 last_sent_s=drive.last_sent - self._start,
+                last_due_s=drive.last_due_s,
             )
         )
 
@@ -202,6 +205,14 @@ def schedule_of(begin: Begin, kind: Schedule | None) -> Schedule | None:
         duration_s=begin.duration_s or None,
         requests=begin.requests or None,
     )
+
+
+def left_after(schedule: Schedule, at_s: float, workers: int) -> int:
+    """About how many requests of one worker are due after a moment; a trace is always walked to its end."""
+    if not schedule.pieces or schedule.duration_s is None:
+        return 0
+    profile = Profile(schedule.pieces)
+    return max(0, round((profile.expected(schedule.duration_s) - profile.expected(at_s)) / workers))
 
 
 def ports() -> int:

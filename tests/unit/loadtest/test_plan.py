@@ -50,6 +50,15 @@ def plan(environment: dict[str, str] | None = None, **flags: Any) -> LoadPlan:
         (URL | {"rate": "10", "fail_if": ["speed>1%"]}, "no metric named 'speed'"),
         (URL | {"rate": "10", "speed": 2.0}, "--speed goes with --trace"),
         (URL | {"rate": "10", "rpm": "auto"}, "numbers"),
+        (URL | {"rate": "10", "requests": 10**20}, "--requests"),
+        (URL | {"rate": "10", "seed": 10**20}, "--seed"),
+        (URL | {"rate": "10", "seed": -1}, "--seed"),
+        (URL | {"rate": "10", "procs": "1000000000"}, "too many"),
+        (URL | {"rate": "10", "ca_file": "/nowhere.pem"}, "--ca-file"),
+        (URL | {"rate": "10", "max_tokens": "5"}, "--max-tokens is for models"),
+        (URL | {"ramp": ["10:0:1s"], "requests": 100}, "never comes to 100"),
+        (URL | {"find_max": True, "on_late": "foo"}, "--on-late 'foo'"),
+        (URL | {"find_max": True, "burstiness": 2.0}, "--arrival gamma"),
         (URL | {"rate": "10", "wire": "fast"}, "--wire 'fast'"),
         ({"url": "ftp://127.0.0.1/", "rate": "10"}, "URL"),
         ({"url": "http://127.0.0.1:9/{{ id }}", "rate": "10"}, "names 'id', and there is no data"),
@@ -152,6 +161,20 @@ def test_a_search_starts_from_the_rate_that_was_given() -> None:
 def test_late_requests_are_caught_up_unless_told_otherwise() -> None:
     assert plan(**URL, rate="10").on_late is OnLate.CATCH_UP
     assert plan(**URL, rate="10", on_late="drop").on_late is OnLate.DROP
+
+
+def test_a_trace_of_one_moment_is_a_burst_and_a_speed_of_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text("7\n7\n7\n")
+    made = plan(**URL, trace=str(tmp_path / "trace"))
+    assert made.schedule is not None and made.schedule.offsets_s == (0.0, 0.0, 0.0)
+    with pytest.raises(UsageError, match="speed of 0"):
+        plan(**URL, trace=str(tmp_path / "trace"), speed=0.0)
+
+
+def test_a_key_in_the_query_of_a_url_is_in_no_result() -> None:
+    made = plan(url="http://127.0.0.1:9/a?api_key=SECRET&x", rate="10")
+    assert made.asked["url"] == "http://127.0.0.1:9/a?api_key=…&x"
+    assert "SECRET" in made.job.target.base_url
 
 
 def test_what_results_repeat_of_the_command_has_no_header_and_no_body() -> None:

@@ -237,8 +237,8 @@ def test_pieces_of_one_answer_are_no_independent_samples() -> None:
 
 
 def test_each_worker_says_how_hard_it_worked() -> None:
-    busy = notes(3, cpu_s=9.0, lasted_s=10.0, held_back=2, in_flight_peak=17)
-    idle = notes(4, cpu_s=0.0, lasted_s=0.0)
+    busy = notes(3, cpu_s=9.0, sending_s=10.0, held_back=2, in_flight_peak=17)
+    idle = notes(4, cpu_s=0.0, sending_s=0.0)
     asked = plan()
     found = results_of(asked, outcome(calm(asked), busy, idle))["workers"]
     assert (found[0]["slot"], found[0]["cpu_share"], found[0]["held_back"]) == (3, 0.9, 2)

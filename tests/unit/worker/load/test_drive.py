@@ -182,6 +182,40 @@ def test_who_is_halted_before_the_first_request_ends_at_once(scene: Scene) -> No
     assert (scene.ends, scene.wire.sent_at) == (1, [])
 
 
+def test_the_cpu_and_the_lag_of_a_worker_are_those_of_its_sending(scene: Scene) -> None:
+    """Replies that trickle in later, and the warm-up before, would thin out what it did meanwhile."""
+    scene.wire._answer = lambda number: (30.0, OK)
+    drive = scene.drive(even(100, duration_s=4.0), warmup_s=1.0)
+    scene.clock.call_at(scene.start + 0.5, lambda: scene.clock.spend(0.3))  # within the warm-up
+    scene.clock.run(scene.start + 100)
+    assert drive.sending_s == pytest.approx(3.0, abs=0.05)
+    assert drive.loop_lag.max_us < 100_000
+    assert drive.loop_lag.count == pytest.approx(150, abs=10)
+
+
+def test_a_worker_that_is_far_too_slow_ends_on_time_and_counts_what_it_left(scene: Scene) -> None:
+    scene.wire.costs_s = 0.001
+    scene.drive(even(5_000_000, duration_s=1.0), left_after=lambda at_s: round(5_000_000 * (1.0 - at_s)))
+    scene.clock.run(scene.start + 2)
+    counts = scene.measures.counts
+    assert scene.ends == 1
+    assert counts.sent == pytest.approx(1_000, abs=50)
+    assert counts.intended == pytest.approx(5_000_000, rel=0.001)
+
+
+def test_a_closed_loop_beyond_what_the_system_allows_says_so(scene: Scene) -> None:
+    drive = scene.drive(None, own=range(100), concurrency=50, in_flight_max=20)
+    scene.clock.run(scene.start + 5)
+    assert (drive.in_flight_peak, drive.held_back, scene.measures.counts.completed) == (20, 30, 100)
+
+
+def test_everything_that_waited_for_room_is_counted_as_held_back(scene: Scene) -> None:
+    scene.wire._answer = lambda number: (1.0, OK)
+    drive = scene.drive(even(100, requests=100), in_flight_max=50)
+    scene.clock.run(scene.start + 20)
+    assert drive.held_back == pytest.approx(50, abs=2)
+
+
 class Desk:
     """Stands where the quota does: permits as they are told."""
 
@@ -207,7 +241,7 @@ def test_requests_wait_for_permits_and_their_response_time_holds_the_wait(scene:
     drive.granted(4, 1)
     scene.clock.run(scene.start + 10)
     counts = scene.measures.counts
-    assert (counts.sent, counts.dropped, drive.quota_waited) == (4, 6, 4)
+    assert (counts.sent, counts.dropped, drive.quota_waited, drive.held_back) == (4, 6, 4, 0)
     assert (scene.measures.histograms["response_time"].max_us) == pytest.approx(860_000, rel=0.01)
     assert scene.ends == 1
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from engine.core.errors import ErrorKind
 from engine.core.model import Call, Failure, Reply, Target
 from engine.providers import make_provider
+from engine.worker.failures import SHORTAGE
 from engine.worker.load.exchanges import AnswerExchange, Exchange, StreamExchange
 
 CALL = Call("POST", "http://127.0.0.1/", (), b"{}")
@@ -80,6 +81,22 @@ def test_a_failure_of_the_network_has_its_own_name(
     exchange.sent, exchange.first_byte = sent, first_byte
     status = 302 if kind is ErrorKind.REDIRECT_REFUSED else 0
     assert exchange.judge(Failure(kind, "it failed", status=status), 101.0) == error
+
+
+def test_what_this_machine_is_short_of_is_no_refusal_of_the_endpoints() -> None:
+    exchange = plain()
+    exchange.sent = 0.0
+    failure = Failure(ErrorKind.CONNECT_REFUSED, f"{SHORTAGE}: 127.0.0.1:80 (Too many open files)")
+    assert exchange.judge(failure, 101.0) == "client_internal"
+    assert not exchange.timing.is_sent
+
+
+def test_a_stream_that_said_it_is_whole_is_a_success_though_its_connection_stays_open() -> None:
+    exchange = streams()
+    exchange.on_headers(200, {}, 100.0)
+    exchange.on_data(event(said("a")) + event(USAGE) + DONE, 100.1)
+    assert exchange.judge(Failure(ErrorKind.TIMEOUT, "the body stalled"), 160.0) == ""
+    assert (exchange.timing.end, exchange.timing.tokens_out) == (100.1, 3)
 
 
 def test_an_answer_says_what_it_cost() -> None:
