@@ -244,8 +244,31 @@ def importable(name: str) -> bool:
     return find_spec(name) is not None
 
 
-def main() -> None:
-    """Measure."""
+def bounds(results: dict[str, Any]) -> list[list[Any]]:
+    """What is promised, what was found, and whether it holds."""
+    lean = results["plain"]["engine load, lean wire"]
+    paced = results["pace"]["constant, 2 workers"]
+    few, many = results["memory_mb"].values()
+    grown_mb = max(many[name] - few[name] for name in few)
+    random = [one["dispersion"] for name, one in results["pace"].items() if name.startswith("poisson")]
+    ttft_ms = results["role_chunk"]["ttft_p50_ms"]
+    found = [
+        ("CPU of a plain request, us", lean["median_us"], "at most 45", lean["median_us"] <= 45),
+        ("requests/s on one core", lean["requests_per_s"], "at least 15,000", lean["requests_per_s"] >= 15_000),
+        ("CPU of a chunk, us", results["stream"]["median_us"], "at most 15", results["stream"]["median_us"] <= 15),
+        ("99% sent within, ms", paced["send_lag_p99_ms"], "below 2", paced["send_lag_p99_ms"] < 2),
+        ("achieved of 1,000/s", paced["achieved"], "at least 99.5 %", paced["achieved"] >= 0.995),
+        ("dispersion, even", paced["dispersion"], "below 0.1", paced["dispersion"] < 0.1),
+        ("dispersion, Poisson", random, "from 0.9 to 1.1", all(0.9 <= one <= 1.1 for one in random)),
+        ("p99 of a freeze, off by", results["freeze"]["off_by"], "within 3 %", abs(results["freeze"]["off_by"]) <= 0.03),
+        ("TTFT past a role chunk, ms", ttft_ms, "200 within 5", abs(ttft_ms - 200) <= 5),
+        ("memory grown, MB", grown_mb, "below 8", grown_mb < 8),
+    ]  # fmt: skip
+    return [list(one) for one in found]
+
+
+def main() -> int:
+    """Measure. Ends with 1 where a bound does not hold; the results are kept all the same."""
     rounds = 1 if QUICK else 3
     with scratch():
         results = {
@@ -259,8 +282,11 @@ def main() -> None:
     rows = [[name, one["median_us"], f"{one['requests_per_s']:,}"] for name, one in results["plain"].items()]
     print(table(["plain requests, 64 at once", "CPU us each", "per s"], rows))
     print(json.dumps({name: one for name, one in results.items() if name != "plain"}, indent=1))
+    results["bounds"] = bounds(results)
+    print(table(["promised", "found", "bound", "holds"], results["bounds"]))
     print(save("load", results))
+    return 0 if all(one[-1] for one in results["bounds"]) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
