@@ -7,7 +7,7 @@ Rules of this file:
 
 Four stages. Bracket: double from the start until a rate fails, or halve until one holds. Bisect: halve the gap,
 on a logarithmic scale, until it is within the resolution. Confirm: try the rate again that held; if it fails now,
-it counts as failed and the search goes on below it. Done.
+it counts as failed and the search goes on below it. Done. A try that showed nothing is repeated, at any stage.
 """
 
 import math
@@ -19,6 +19,7 @@ STEP_SATURATED = 4.0  # down from a rate that the endpoint could not nearly serv
 RESOLUTION = 0.05
 CONFIRMATIONS = 2
 PROBES_MAX = 30
+REPEATS_MAX = 2  # of one try that showed nothing
 RATE_MIN, RATE_MAX = 0.001, 1_000_000.0
 
 
@@ -29,6 +30,7 @@ class Why(StrEnum):
     RATE_MAX = "the highest rate allowed held"
     NOTHING_HELD = "no rate held, down to the lowest allowed"
     PROBES_SPENT = "the tries were used up"
+    WORKER_FAILED = "a worker failed"
     UNFINISHED = "the search was not finished"
 
 
@@ -54,9 +56,9 @@ class Knee:
 
 
 class Search:
-    """One search. ``next_rate`` names a rate until it returns None; every rate named is told once.
+    """One search. ``next_rate`` names a rate until it returns None; every try of it is told, or repeated, once.
 
-    Bounds: ``probes_max`` tries in all, the confirmations included.
+    Bounds: ``probes_max`` tries in all, the confirmations and repetitions included.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Search:
         self._probes_max = probes_max
         self._passed: dict[float, int] = {}
         self._failed: dict[float, int] = {}
+        self._repeats = 0  # in a row
         self.probes = 0
         self._why: Why | None = None
 
@@ -108,12 +111,25 @@ class Search:
         A try may be stopped as soon as that shows. Raises ValueError for a rate that was not asked for: nothing
         changes then.
         """
-        if self._why is not None or rate != self._next:
-            raise ValueError(f"{rate} is not the rate that was to be tried")
+        self._check(rate)
         self.probes += 1
+        self._repeats = 0
         tally = self._passed if passed and not saturated else self._failed
         tally[rate] = tally.get(rate, 0) + 1
         self._decide(STEP_SATURATED if saturated else STEP)
+
+    def repeat(self, rate: float) -> bool:
+        """A try showed nothing of the endpoint. Whether it is left out, and the rate tried again if tries are left.
+
+        At most ``REPEATS_MAX`` times in a row; after that it has to be told. Raises ValueError as ``tell`` does.
+        """
+        self._check(rate)
+        if self._repeats >= REPEATS_MAX:
+            return False
+        self._repeats += 1
+        self.probes += 1
+        self._try(rate)
+        return True
 
     def result(self) -> Knee:
         """What is known so far; final once ``next_rate`` returned None."""
@@ -126,6 +142,10 @@ class Search:
             probes=self.probes,
             why=self._why or Why.UNFINISHED,
         )
+
+    def _check(self, rate: float) -> None:
+        if self._why is not None or rate != self._next:
+            raise ValueError(f"{rate} is not the rate that was to be tried")
 
     def _decide(self, step_down: float) -> None:
         held, failed = self.held, self.failed

@@ -2,31 +2,35 @@
 
 Rules of this file:
 1. Which rate comes next is ``core.search.Search``'s to say; a probe is one open-loop test at a steady rate.
-2. A probe passes when every objective holds and the test is VALID. Without objectives: at most ``FAILED_MAX`` of
-   what was intended failed or was dropped, and latency did not grow from the first to the last third.
-3. Where the client was the limit, the endpoint's limit is above: the search goes no higher, and says so.
+2. A probe passes when every objective holds, the test is VALID, and latency did not go on growing: a queue without
+   an end meets any objective for a while. Without objectives: at most ``FAILED_MAX`` of what was intended failed or
+   was dropped, and latency did not grow from the first to the last third either.
+3. A probe in which the client was the limit shows nothing of the endpoint, and is repeated. Where it is the limit
+   every time, the endpoint's limit is above: the search goes no higher, and says so.
+4. A search that was interrupted, or whose client broke, ends at once. What had held is kept; its results say that
+   it was interrupted, or are INVALID.
 """
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engine.core.errors import UsageError
 from engine.core.search import CONFIRMATIONS, RATE_MAX, RATE_MIN, Knee, Search, Why
 from engine.core.thresholds import Objective
+from engine.loadtest.growth import growing_share, undone_share
 from engine.loadtest.reading import Results, results_of
+from engine.loadtest.resting import Rest, Trial
 from engine.loadtest.watching import BEHIND, FAILED_MAX, Stop, Watch
 from engine.observe.sanitise import sanitise
 
 # Of what is asked so much may be left undone. With first come, first served, latency that grows by 20 ms in every
 # second means that 2 % of that second's requests were not done in it.
 UNDONE_MAX: Final = 0.02
-GROWN_MIN_MS: Final = 5.0  # less is noise of the client, whatever its slope in a short probe
-THIRD_S_MIN: Final = 2
+GROWING_MAX: Final = 0.005  # of a growth that is steady; the resolution of a search is ten times that
 
-Prober = Callable[[float, Watch], Awaitable[dict[str, Any]]]
-Rester = Callable[[bool], Awaitable[None]]
+Prober = Callable[[float, Watch], Awaitable[Trial]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +45,23 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One try. ``attainment`` is of 1, ``p99_ms`` of the response times; None where there is none."""
+    """One try. ``attainment`` is of 1, ``p99_ms`` of the response times; None where there is none.
+
+    ``is_counted``: it decided on its rate; otherwise it was repeated.
+    """
 
     rate: float
     judged: Judged
     attainment: float | None
     p99_ms: float | None
+    is_counted: bool = True
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         judged = self.judged
         return {
             "rate": self.rate, "passed": judged.passed, "why": judged.why, "saturated": judged.is_saturated,
-            "client_limited": judged.is_client_limited, "attainment": self.attainment,
+            "client_limited": judged.is_client_limited, "counted": self.is_counted, "attainment": self.attainment,
             "response_time_p99_ms": self.p99_ms,
         }  # fmt: skip
 
@@ -67,33 +75,50 @@ class Probe:
 
 @dataclass(slots=True)
 class Found:
-    """What a search came to. ``best``: the results of the last probe at the rate that held, else of the last one."""
+    """What a search came to. ``best``: the results of the last probe at the rate that held, else of the last one.
+
+    ``fault``: what broke in the client, and ended the search; "" for nothing.
+    """
 
     knee: Knee
     probes: list[Probe] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    is_interrupted: bool = False
+    fault: str = ""
 
     @property
     def is_client_limited(self) -> bool:
         """Whether the lowest rate that failed did so because of the client: the endpoint may hold more."""
         rate = self.knee.failed
-        tries = [one.judged for one in self.probes if one.rate == rate and not one.judged.passed]
-        return any(judged.is_client_limited for judged in tries)
+        tries = [one for one in self.probes if one.rate == rate and one.is_counted and not one.judged.passed]
+        return any(one.judged.is_client_limited for one in tries)
 
     @property
     def is_sure(self) -> bool:
         """Whether the rate was confirmed as often as was asked, and is the endpoint's limit rather than ours."""
         return self.knee.is_sure and not self.is_client_limited
 
+    @property
+    def why(self) -> str:
+        """Why the search ended."""
+        return f"{self.knee.why.value}: {self.fault}" if self.fault else self.knee.why.value
+
+    def is_ended_by(self, trial: Trial) -> bool:
+        """Whether nothing can come after this test. Interrupted first: workers may die of what interrupts a search."""
+        self.is_interrupted = trial.is_interrupted
+        if not self.is_interrupted and trial.faults:
+            self.fault = sanitise(trial.faults[0], 200).rstrip(".")
+        return self.is_interrupted or bool(self.fault)
+
     def conclusion(self) -> str:
         """A sentence or two on the rate, and how sure it is."""
         knee = self.knee
         if knee.held is None:
-            return f"No rate held{_tried_down_to(knee)}: {knee.why.value}."
+            return f"No rate held{_tried_down_to(knee)}: {self.why}."
         said = f"The highest rate that held is {knee.held:,.6g}/s"
         if knee.failed is not None:
             said += f"; {knee.failed:,.6g}/s did not hold"
-        said += f" ({knee.why.value}, {knee.probes} tries). {self.confidence()}"
+        said += f" ({self.why}, {knee.probes} tries). {self.confidence()}"
         if self.is_client_limited:
             said += (
                 " The client was the limit: the endpoint may hold more. Use more --procs, or more machines."
@@ -125,10 +150,21 @@ class Found:
         knee = self.knee
         found = {
             "rate": knee.held, "failed_rate": knee.failed, "sure": self.is_sure, "confidence": self.confidence(),
-            "passes_at_least": self.least_chance(), "why": knee.why.value, "says": self.conclusion(),
+            "passes_at_least": self.least_chance(), "why": self.why, "says": self.conclusion(),
             "client_limited": self.is_client_limited, "probes": [probe.plain() for probe in self.probes],
         }  # fmt: skip
-        return {**self.best, "find_max": found}
+        return {**self.best, **self._end(), "find_max": found}
+
+    def _end(self) -> dict[str, Any]:
+        """What the best probe's results do not know: they were complete before the search had to end."""
+        reasons = self.best.get("reasons", [])
+        if self.is_interrupted and not self.best.get("interrupted"):
+            told = "The search was interrupted: the figures are those of a try that was complete."
+            return {"interrupted": True, "reasons": [*reasons, told]}
+        if self.fault:
+            told = f"The search could not go on, because {self.why}."
+            return {"verdict": "INVALID", "reasons": [told, *reasons]}
+        return {}
 
 
 async def find_max(
@@ -140,14 +176,15 @@ async def find_max(
     rate_max: float = RATE_MAX,
     confirmations: int = CONFIRMATIONS,
     note: Callable[[str], None] = lambda sentence: None,
-    rest: Rester | None = None,
+    rest: Rest | None = None,
 ) -> Found:
-    """Probe until the knee is found. ``probe(rate, watch)`` sends at that rate and returns its results.
+    """Probe until the knee is found. ``probe(rate, watch)`` sends at that rate and returns what it came to.
 
     It asks ``watch.stop`` once a second and ends early when that gives a reason. ``note`` is told of each probe.
-    ``rest(saturated)`` is awaited after a probe that failed: an endpoint may still be at work on what it was sent.
+    ``rest`` is taken after a probe that failed: an endpoint may still be at work on what it was sent.
     A probe of a few requests shows nothing: ``rate_min`` is best what sends a hundred in one (the start, if lower).
-    Bounds: ``core.search.PROBES_MAX`` probes. Results that say ``interrupted`` end the search, unfinished.
+    Bounds: ``core.search.PROBES_MAX`` probes. One that was interrupted, or in which the client broke, is the last one
+    and decides nothing.
     Raises UsageError for a start that is not between the lowest and the highest rate.
     """
     rate_min = min(rate_min, start)
@@ -160,22 +197,30 @@ async def find_max(
     held: dict[float, dict[str, Any]] = {}
     while (rate := search.next_rate()) is not None:
         watch = Watch(objectives)
-        results = await probe(rate, watch)
-        read = results_of(results, "The results of a probe")
-        if read.interrupted and watch.stopped is None:
-            found.best = found.best or results
+        trial = await probe(rate, watch)
+        if found.is_ended_by(trial):
+            found.best = found.best or trial.results
             break
+        read = results_of(trial.results, "The results of a probe")
         judged = judge(read, objectives, watch.stopped)
+        is_repeated = judged.is_client_limited and search.repeat(rate)
+        if not is_repeated:
+            search.tell(rate, judged.passed, judged.is_saturated)
         p99_ms = None if read.response_time_ms is None else read.response_time_ms.p99
-        found.probes.append(Probe(rate, judged, read.attainment, p99_ms))
+        found.probes.append(Probe(rate, judged, read.attainment, p99_ms, is_counted=not is_repeated))
+        found.best = trial.results
         note(f"{rate:,.6g}/s {'held' if judged.passed else 'failed'}{': ' if judged.why else ''}{judged.why}")
-        search.tell(rate, judged.passed, judged.is_saturated)
-        found.best = results
         if judged.passed:
-            held[rate] = results
-        elif rest is not None and search.next_rate() is not None:
-            await rest(judged.is_saturated)
+            held[rate] = trial.results
+        if rest is not None:
+            rest.learn(rate, trial, judged.passed)
+            if not judged.passed and search.next_rate() is not None:
+                last = await rest.after(trial)
+                if last is not None and found.is_ended_by(last):
+                    break
     found.knee = search.result()
+    if found.fault:
+        found.knee = replace(found.knee, why=Why.WORKER_FAILED)
     if found.knee.held is not None:
         found.best = held[found.knee.held]
     return found
@@ -192,8 +237,16 @@ def judge(results: Results, objectives: Sequence[Objective], stopped: Stop | Non
         return Judged(False, stopped.value, is_saturated=stopped is Stop.SATURATED)
     if results.verdict != "VALID":
         return Judged(False, f"not valid ({reasons or 'no reason given'})")
-    if objectives:
-        return _judge_objectives(results)
+    judged = _judge_objectives(results) if objectives else _judge_losses(results)
+    growing = growing_share(results)
+    if judged.passed and growing > GROWING_MAX:
+        return Judged(
+            False, f"latency went on growing: {growing:.1%} of the rate was not done", growing > BEHIND
+        )
+    return judged
+
+
+def _judge_losses(results: Results) -> Judged:
     lost = results.failed + results.dropped
     if not results.intended:
         return Judged(False, "nothing was sent")
@@ -215,34 +268,9 @@ def _judge_objectives(results: Results) -> Judged:
     return Judged(bool(results.slo), "" if results.slo else "the objectives were not measured")
 
 
-def undone_share(results: Results) -> float:
-    """How far completions fell behind, as a share of the rate, by how latency grew over the probe; 0 for no growth.
-
-    A request that is sent t seconds after another and takes d longer leaves a queue that was worked off at
-    t / (t + d) of the rate. The medians of seconds stand for the requests, the first third against the last.
-    """
-    medians = [
-        (place, one.latency_p50_ms)
-        for place, one in enumerate(results.series)
-        if one.completed and one.latency_p50_ms is not None
-    ]
-    third = len(medians) // 3
-    if third < THIRD_S_MIN:
-        return 0.0
-    first, last = medians[:third], medians[-third:]
-    grown_ms = _middle([value for _, value in last]) - _middle([value for _, value in first])
-    between_s = _middle([place for place, _ in last]) - _middle([place for place, _ in first])
-    if grown_ms < GROWN_MIN_MS:
-        return 0.0
-    grown_s = grown_ms / 1000
-    return grown_s / (between_s + grown_s)
-
-
-def _middle(values: Sequence[float]) -> float:
-    """The median; robust against one second that stood out."""
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-
-
 def _tried_down_to(knee: Knee) -> str:
-    return "" if knee.failed is None or knee.why is Why.UNFINISHED else f", down to {knee.failed:,.6g}/s"
+    return (
+        ""
+        if knee.failed is None or knee.why in (Why.UNFINISHED, Why.WORKER_FAILED)
+        else f", down to {knee.failed:,.6g}/s"
+    )

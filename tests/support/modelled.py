@@ -56,21 +56,24 @@ class LoadTest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def results(self, until_s: float = float("inf")) -> dict[str, Any]:
-        """As the results' contract has them; ``until_s``: the test was stopped then, and what had not ended is gone."""
+        """As the results' contract has them; ``until_s``: the test was stopped then, and what had not ended cancelled."""
         measures = Measures(self.objectives, is_streamed=self.streamed)
         last = 0.0
         for one in self.sent:
-            if one.intended_s >= until_s or one.end_s >= until_s:
+            is_cancelled = one.end_s >= until_s
+            end_s = min(one.end_s, until_s)
+            if one.intended_s >= until_s or end_s == float("inf"):
                 continue
             at = MEASURED_FROM_S + one.intended_s
-            end = MEASURED_FROM_S + one.end_s
+            end = MEASURED_FROM_S + end_s
             timing = Timing(intended=at, sent=at, first_byte=end, end=end)
             if self.streamed:
                 first = at + 0.3 * (end - at)
                 timing.first_content, timing.first_answer, timing.last_content = first, first, end
                 timing.tokens_out = 50
-            measures.ended(timing, one.intended_s, "http_5xx" if one.failed else "")
-            last = max(last, one.end_s)
+            error = "cancelled" if is_cancelled else "http_5xx" if one.failed else ""
+            measures.ended(timing, one.intended_s, error)
+            last = max(last, end_s)
         return self._of(measures, last)
 
     def _of(self, measures: Measures, lasted_s: float) -> dict[str, Any]:
@@ -113,18 +116,43 @@ class LoadTest:
 
 
 def run(
-    endpoint: Endpoint, rate: float, duration_s: float, seed: int, objectives: tuple[Objective, ...] = (), **more: Any
+    endpoint: Endpoint, rate: float, duration_s: float, seed: int, objectives: tuple[Objective, ...] = (),
+    busy_s: tuple[float, ...] = (), is_even: bool = False, **more: Any,
 ) -> LoadTest:  # fmt: skip
-    """An open-loop test with Poisson arrivals."""
+    """An open-loop test with Poisson arrivals, or ``is_even`` ones. ``busy_s``: for how long each server is at work still."""
     draw = Random(seed)
-    free: list[float] = [0.0] * endpoint.servers
-    sent, at = [], draw.expovariate(rate)
+    free = sorted(busy_s) or [0.0] * endpoint.servers
+    sent, at = [], 0.0 if is_even else draw.expovariate(rate)
     while at < duration_s:
         end = max(at, heappop(free)) + endpoint.serve_s(draw)
         heappush(free, end)
         sent.append(Sent(at, float("inf") if endpoint.hang else end, draw.random() < endpoint.fail))
-        at += draw.expovariate(rate)
+        at = len(sent) / rate if is_even else at + draw.expovariate(rate)
     return LoadTest(sent, duration_s, rate, objectives, **more)
+
+
+class Lasting:
+    """An endpoint from one test to the next: what it accepted it finishes, whether or not a client still waits for it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.busy_s = (0.0,) * endpoint.servers
+
+    def run(
+        self, rate: float, duration_s: float, seed: int, objectives: tuple[Objective, ...] = (), **more: Any
+    ) -> LoadTest:
+        """What a test would see that began now; nothing changes before ``passed`` says how far it went."""
+        return run(self._endpoint, rate, duration_s, seed, objectives, self.busy_s, **more)
+
+    def passed(self, seconds: float, test: LoadTest | None = None) -> None:
+        """So much time goes by; of a test's requests those that are due by then have been sent.
+
+        A server is free when its last request has ended, and with first come, first served the last ones are the
+        latest of all ends.
+        """
+        ends = [one.end_s for one in test.sent if one.intended_s < seconds] if test is not None else []
+        last = sorted([*self.busy_s, *ends])[-self._endpoint.servers :]
+        self.busy_s = tuple(max(0.0, end_s - seconds) for end_s in last)
 
 
 def progress_of(test: LoadTest) -> Callable[[float], tuple[int, int, tuple[int, ...], int]]:

@@ -71,10 +71,30 @@ def test_a_search_that_is_stopped_says_what_it_knows() -> None:
     assert not found.is_sure
 
 
+def test_a_try_that_showed_nothing_is_repeated_twice_and_has_to_be_told_then() -> None:
+    search = Search(100.0)
+    assert [search.repeat(100.0) for _ in range(3)] == [True, True, False]
+    assert search.probes == 2 and search.next_rate() == 100.0 and search.failed is None
+    search.tell(100.0, passed=True)
+    assert search.next_rate() == 200.0 and search.repeat(200.0)
+    search.tell(200.0, passed=False)
+    assert search.result().failures == 1 and search.probes == 5
+
+
+def test_repetitions_are_tries_too() -> None:
+    search = Search(100.0, probes_max=2)
+    assert search.repeat(100.0) and search.repeat(100.0)
+    assert search.next_rate() is None and search.result().why is Why.PROBES_SPENT
+    with pytest.raises(ValueError):
+        search.repeat(100.0)
+
+
 def test_an_answer_that_was_not_asked_for_changes_nothing() -> None:
     search = Search(100.0)
     with pytest.raises(ValueError, match="99"):
         search.tell(99.0, passed=True)
+    with pytest.raises(ValueError, match="99"):
+        search.repeat(99.0)
     assert search.probes == 0 and search.next_rate() == 100.0
     run(search, 100.0)
     with pytest.raises(ValueError):
