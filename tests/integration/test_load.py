@@ -29,10 +29,12 @@ NAMES = {
 STREAMED = {"ttft_ms", "ttft_sched_ms", "tpot_ms", "chunk_gap_ms"}
 
 
-def load(*flags: object, code: int | None = 0, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def load(
+    *flags: object, code: int | None = 0, environment: dict[str, str] | None = None, timeout_s: float = 60.0
+) -> dict[str, Any]:
     """The results of one test."""
     run = Run("load", *map(str, flags), "--json", "--no-progress", environment=environment)
-    ended = run.wait()
+    ended = run.wait(timeout_s)
     assert code is None or ended == code, (ended, run.out, run.err)
     found: dict[str, Any] = run.last_json()
     return found
@@ -426,14 +428,17 @@ def test_an_endpoint_behind_tls_is_verified_and_tested(tmp_path: Path) -> None:
     assert (refused["errors"], refused["verdict"]) == ({"tls": 50}, "INVALID")
 
 
+@pytest.mark.timeout(240)
 def test_the_search_finds_what_an_endpoint_holds() -> None:
     with mock(latency="100ms", capacity=6) as server:  # 60 a second; what is more is refused
         found = load(
-            f"{server.origin}/plain", "--find-max", "--rate", 20, "--duration", "4s", "--slo", "response_time.p95<300ms",
-            "--procs", 1, code=None,
+            "--provider", "mock", "--base-url", server.base_url, "--prompt", "hi", "--find-max", "--rate", 40, "--duration", "3s",
+            "--slo", "response_time.p95<300ms", "--procs", 1, code=None, timeout_s=220.0,
         )  # fmt: skip
     searched = found["find_max"]
-    assert 40 <= searched["rate"] <= 66, searched
+    # A busy machine may hold this client back, which is said then; too high is never right.
+    assert searched["client_limited"] or searched["rate"] >= 40, searched
+    assert (searched["rate"] or 0) <= 66, searched
     assert len(searched["probes"]) <= 30
 
 
