@@ -77,3 +77,16 @@ def test_a_line_without_an_end_costs_no_more_for_coming_in_many_pieces() -> None
     assert reader.has_rest
     (line,) = reader.feed(b"\n")
     assert len(line) == 50_000_000
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"event: x\n", b"data: a\n", b"da", b"id: 1\r", b"\xef\xbb\xbf", b":\n"]
+)
+@pytest.mark.parametrize(
+    "piece", [b"data: b\n\n", b"data: \n\n", b"data: b\r\r\n\n", b"data: b\n\ndata: c\n\n"]
+)
+def test_a_piece_that_is_one_event_is_no_other_for_what_came_before_it(before: bytes, piece: bytes) -> None:
+    whole, cut = Events(), Events()
+    assert [*cut.feed(before), *cut.feed(piece), *cut.feed(b"data: z\n\n")] == whole.feed(
+        before + piece + b"data: z\n\n"
+    )
