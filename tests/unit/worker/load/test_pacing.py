@@ -43,7 +43,9 @@ def rings(*times: float) -> list[float]:
 
 def test_it_rings_at_each_time_and_not_before(clock: str) -> None:
     times = [0.0105, 0.0117, 0.03, 0.0301]
-    grain_s = 0.0 if clock == "timerfd" else 0.0011  # a loop's own timers may round down
+    grain_s = (
+        0.0 if clock == "timerfd" else 0.003
+    )  # a loop's own timers count whole milliseconds from a time it looked up before
     for rang, due in zip(rings(*times), times, strict=True):
         assert due - grain_s <= rang < due + 1.0
 
@@ -62,7 +64,7 @@ def test_setting_it_again_replaces_what_it_was_set_to_and_a_closed_one_is_silent
         alarm.set(began + 0.03)
         await asyncio.sleep(0.06)
         assert len(rang) == 1
-        assert rang[0] >= began + 0.0289
+        assert rang[0] >= began + 0.027
         alarm.set(monotonic() + 0.01)
         alarm.close()
         await asyncio.sleep(0.03)
