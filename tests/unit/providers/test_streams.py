@@ -131,3 +131,19 @@ def test_whatever_the_bytes_a_reader_says_something_and_raises_nothing(dialect: 
 def test_what_is_no_json_object_is_a_failure(dialect: str) -> None:
     for data in (b"<html>", b"[1]", b"{", b'{"a": \xff}'):
         assert READERS[dialect](Event(b"", data)).failure
+
+
+@pytest.mark.parametrize(
+    ("data", "content"),
+    [
+        (b'{"choices": null}', Content.NONE),
+        (b"", Content.NONE),
+        (b'{"choices": [{"delta": {"content": [{"type": "text", "text": "a"}]}}]}', Content.ANSWER),
+        (b'{"choices": [{"delta": {"function_call": {"name": "f"}}}]}', Content.ANSWER),
+        (b'{"choices": [{"delta": {"reasoning_details": [{"text": "hm"}]}}]}', Content.REASONING),
+        (b'{"choices": [{"delta": {"content": "a"}, "finish_reason": 0}]}', Content.ANSWER),
+    ],
+)
+def test_shapes_that_only_some_servers_send_are_no_failures(data: bytes, content: Content) -> None:
+    said = READERS["chat"](Event(b"", data))
+    assert (said.content, said.failure) == (content, "")

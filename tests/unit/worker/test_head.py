@@ -166,3 +166,12 @@ def test_whatever_headers_hold_the_server_sees_one_request_with_its_body_or_none
     seen = Seen(data)
     assert (seen.complete, seen.body, seen.all("content-length")) == (1, body, [str(len(body))])
     assert len(seen.headers) <= len(headers) + 6
+
+
+def test_who_wants_no_idempotency_keys_sends_none() -> None:
+    call = Call("POST", "http://127.0.0.1:8000/a", (("A", "b"),), b"{}")
+    data = Heads(ORIGIN, [], keyed=False).request(call, URL("http://127.0.0.1:8000/a"), "")
+    seen = Seen(data)
+    assert (seen.complete, seen.body) == (1, b"{}")
+    assert "idempotency-key" not in data.lower().decode()
+    assert b"\r\n\r\n{}" in data
