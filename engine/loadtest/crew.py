@@ -82,7 +82,7 @@ class Crew:
     async def start(self, is_over: Callable[[], bool]) -> None:
         """All workers are up when this returns, or fewer where ``is_over`` says that nothing is to begin. Raises CannotStart."""
         plan = self._plan
-        limiter = await self._find_limiter()
+        limiter = self._find_limiter()
         launcher = LocalLauncher(self._folder, hide=secret_values(self._auth))
         for slot in range(plan.job.procs):
             if is_over():
@@ -123,7 +123,7 @@ class Crew:
                 )
             await self._wait()
 
-    async def _find_limiter(self) -> LimiterAddress:
+    def _find_limiter(self) -> LimiterAddress:
         """Where permits are to be had, once the limiter is there."""
         limiting = self._limiting
         limiting.tick(self._loop.time())

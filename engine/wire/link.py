@@ -11,6 +11,7 @@ Rules of this file:
 import asyncio
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ SEND_TIMEOUT_MS = 1_000
 IPC_PATH_MAX = 100  # bytes; the kernel's sun_path has 108
 
 
-class _Socket:
+class _Socket(ABC):
     """A ZeroMQ socket whose readiness is an asyncio reader, drained until it is empty."""
 
     def __init__(self, kind: int, *, message_bytes_max: int) -> None:
@@ -62,8 +63,9 @@ class _Socket:
             self.frames_received += 1
             self._arrived(frames)
 
+    @abstractmethod
     def _arrived(self, frames: list[bytes]) -> None:
-        raise NotImplementedError("each kind of socket frames its messages in its own way")
+        """A message has come, in frames as this kind of socket has them."""
 
     def _after_send(self) -> None:
         assert threading.get_ident() == self._thread, "a socket is written to by the thread that reads it"
