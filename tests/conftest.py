@@ -28,21 +28,24 @@ def limiter_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The fault campaign's size, and where its counts go."""
-    parser.addoption("--trials", choices=("quick", "nightly"), default="quick", help="size of tests/faults")
+    sizes = ("quick", "ordinary", "nightly")
+    parser.addoption("--trials", choices=sizes, default="ordinary", help="size of tests/faults")
     parser.addoption("--scorecard", default="", help="a folder for the counts of tests/faults")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In the quick set there is nothing marked ``nightly``, and of what is marked ``quick(name=values)`` only that."""
-    if config.getoption("--trials") != "quick":
-        return
+    """Skip what is for larger sets than the one asked for; the marks are explained in pyproject.toml."""
+    left_out = {"quick": ("not_quick", "nightly"), "ordinary": ("nightly",), "nightly": ()}
+    narrowed = {"quick": ("quick", "few"), "ordinary": ("few",), "nightly": ()}
+    size = config.getoption("--trials")
     for item in items:
-        few = item.get_closest_marker("quick")
-        chosen = {} if few is None else few.kwargs
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        is_left_out = any(parameters[name] not in values for name, values in chosen.items())
-        if is_left_out or item.get_closest_marker("nightly"):
-            item.add_marker(pytest.mark.skip(reason="in the nightly set"))
+        marks = [mark for name in narrowed[size] for mark in item.iter_markers(name)]
+        is_other = any(
+            parameters[name] not in values for mark in marks for name, values in mark.kwargs.items()
+        )
+        if is_other or any(item.get_closest_marker(name) for name in left_out[size]):
+            item.add_marker(pytest.mark.skip(reason="in a larger set"))
 
 
 @pytest.hookimpl(wrapper=True)

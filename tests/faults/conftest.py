@@ -17,6 +17,6 @@ def clear_away() -> Iterator[None]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``seed`` is one of few in the ordinary tests, and one of many in the nightly set."""
     if "seed" in metafunc.fixturenames:
-        quick = metafunc.config.getoption("--trials") == "quick"
-        few, many = getattr(metafunc.function, "seeds", (2, 40))
-        metafunc.parametrize("seed", range(1, 1 + (few if quick else many)))
+        few, many = getattr(metafunc.function, "seeds", (2, 50))
+        is_nightly = metafunc.config.getoption("--trials") == "nightly"
+        metafunc.parametrize("seed", range(1, 1 + (many if is_nightly else few)))

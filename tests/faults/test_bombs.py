@@ -112,7 +112,7 @@ def served(folder: Path, replies: dict[str, bytes], *more: str) -> tuple[dict[st
 def test_compressed_replies_are_cut_at_the_cap_or_refused_unopened(
     tmp_path: Path, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
-    megabytes = 256 if pytestconfig.getoption("--trials") == "quick" else 10_240
+    megabytes = 256 if pytestconfig.getoption("--trials") != "nightly" else 10_240
     cases = bodies(megabytes)
     replies = {
         name: reply(body, "200 OK", f"Content-Encoding: {encoding}")
@@ -132,7 +132,8 @@ def test_compressed_replies_are_cut_at_the_cap_or_refused_unopened(
     assert peak - calm < 4 * CAP_MB, f"{calm:.0f} MB without bombs, {peak:.0f} MB with them"
 
 
-@pytest.mark.quick(schema=[True])
+@pytest.mark.not_quick
+@pytest.mark.few(schema=[True])
 @pytest.mark.parametrize("schema", [False, True])
 def test_json_that_is_deep_wide_or_out_of_range_costs_its_own_row_only(
     tmp_path: Path, schema: bool, scorecard: Scorecard
@@ -206,8 +207,9 @@ def parsed(bomb: bytes) -> Iterator[tuple[str, object, float]]:
     yield "row", found, time.process_time() - began
 
 
+@pytest.mark.not_quick
 def test_no_json_takes_long_to_read(scorecard: Scorecard, pytestconfig: pytest.Config) -> None:
-    factor = 0.05 if pytestconfig.getoption("--trials") == "quick" else 3.0
+    factor = 0.05 if pytestconfig.getoption("--trials") != "nightly" else 3.0
     slowest, readings, wrong = 0.0, 0, []
     bombs = json_bombs(factor)
     for name, bomb in bombs.items():
@@ -225,10 +227,11 @@ def test_no_json_takes_long_to_read(scorecard: Scorecard, pytestconfig: pytest.C
     assert wrong == []
 
 
+@pytest.mark.not_quick
 def test_a_compressed_input_with_an_endless_line_is_read_past_it_in_bounded_memory(
     tmp_path: Path, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
-    megabytes = 256 if pytestconfig.getoption("--trials") == "quick" else 10_240
+    megabytes = 256 if pytestconfig.getoption("--trials") != "nightly" else 10_240
     source, output = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
     before, after = (json.dumps({"text": f"<{word}>"}).encode() + b"\n" for word in ("before", "after"))
     machine = zlib.compressobj(9, wbits=31)
@@ -250,6 +253,7 @@ def test_a_compressed_input_with_an_endless_line_is_read_past_it_in_bounded_memo
     assert peak < 250, peak
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("codec", ["zstd", "brotli"])
 def test_an_input_compressed_otherwise_than_with_gzip_is_never_unpacked(tmp_path: Path, codec: str) -> None:
     endings = (".jsonl", ".jsonl.gz", ".csv.zst", ".br") if codec == "zstd" else (".jsonl.gz", ".jsonl")
@@ -271,6 +275,7 @@ print(sum(not row.bad for row in source), resource.getrusage(resource.RUSAGE_SEL
 """
 
 
+@pytest.mark.not_quick
 def test_a_parquet_file_of_large_rows_is_read_in_bounded_memory(tmp_path: Path, scorecard: Scorecard) -> None:
     source = tmp_path / "in.parquet"
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), pa.array(["x" * (2 * MB)]))
@@ -284,6 +289,7 @@ def test_a_parquet_file_of_large_rows_is_read_in_bounded_memory(tmp_path: Path, 
     assert rows == 256 and peak < 700, peak
 
 
+@pytest.mark.not_quick
 def test_an_answer_that_stands_for_a_thousand_million_digits_is_written_as_it_is(tmp_path: Path) -> None:
     from decimal import Decimal
 
@@ -313,6 +319,7 @@ def test_an_answer_that_stands_for_a_thousand_million_digits_is_written_as_it_is
         assert pq.read_table(output)[column].to_pylist() == ["1E-999999999"] * 2
 
 
+@pytest.mark.quick(ending=["jsonl"])
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_an_answer_of_any_depth_leaves_an_output_that_can_be_written_and_read(
     tmp_path: Path, ending: str, scorecard: Scorecard

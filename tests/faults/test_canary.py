@@ -50,6 +50,7 @@ def files_with_key(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.not_quick
 def test_no_command_says_the_key_while_a_run_goes_on_or_after_it(
     tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
 ) -> None:
@@ -114,6 +115,7 @@ def test_no_command_says_the_key_while_a_run_goes_on_or_after_it(
     assert f"Bearer {CANARY}".encode() in rogue.requests[0]
 
 
+@pytest.mark.not_quick
 def test_a_terminal_sees_neither_the_key_nor_what_rows_and_servers_would_do_to_it(
     tmp_path: Path, scorecard: Scorecard
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_terminal_sees_neither_the_key_nor_what_rows_and_servers_would_do_to_i
     assert "\x1b[" in text and "key was refused" in text  # it was a live view, and it told what happened
 
 
+@pytest.mark.quick(code=[6])
 @pytest.mark.parametrize(
     ("point", "code"),
     [

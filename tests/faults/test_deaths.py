@@ -44,6 +44,7 @@ POINTS = (
 QUICK_POINTS = [POINTS[at] for at in (0, 3, 6, 10, 13)]
 
 
+@pytest.mark.quick(seed=[1])
 def test_any_process_may_die_at_any_instant(
     tmp_path: Path, limiter_dir: Path, seed: int, scorecard: Scorecard
 ) -> None:
@@ -57,7 +58,8 @@ def test_any_process_may_die_at_any_instant(
     assert kills >= 3, told.kills
 
 
-@pytest.mark.quick(k=[1], point=QUICK_POINTS)
+@pytest.mark.quick(point=QUICK_POINTS[:4])
+@pytest.mark.few(k=[1], point=QUICK_POINTS)
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
 def test_death_at_a_named_point_costs_no_row(
@@ -79,6 +81,7 @@ def test_death_at_a_named_point_costs_no_row(
     assert not wrong, wrong
 
 
+@pytest.mark.not_quick
 def test_a_worker_whose_clock_breaks_ends_at_once_and_its_rows_go_on(
     tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
 ) -> None:

@@ -95,6 +95,7 @@ def unprivileged() -> tuple[str, ...]:
     return (needs("setpriv"), f"--inh-caps={powers}", f"--bounding-set={powers}")
 
 
+@pytest.mark.not_quick
 def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_sent(
     tmp_path: Path, scorecard: Scorecard
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_sent(
     assert "engine: " in refused.err and "not writable" in refused.err
 
 
+@pytest.mark.quick(begun=[False])
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_read_only_disk_is_refused_before_anything_is_sent(
     tmp_path: Path, small_disk: Path, begun: bool, scorecard: Scorecard
@@ -147,6 +149,7 @@ def test_a_read_only_disk_is_refused_before_anything_is_sent(
     assert not history.lost(kept) and not history.unaccounted() and not history.wrong_bodies()
 
 
+@pytest.mark.quick(kilobytes=[300])
 @pytest.mark.parametrize("kilobytes", [100, 300, 700])
 def test_a_cap_on_file_sizes_stops_the_run_and_loses_nothing(
     tmp_path: Path, kilobytes: int, scorecard: Scorecard

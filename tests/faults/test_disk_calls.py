@@ -40,17 +40,18 @@ def kept_rows(output: Path) -> set[int]:
         return set()  # it failed before the store was one
 
 
+@pytest.mark.quick(what=["commits that cannot be made durable", "a disk without room"])
 @pytest.mark.parametrize("what", CALLS)
 def test_a_call_to_the_disk_may_fail_at_any_time(
     tmp_path: Path, what: str, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
     strace = needs("strace")
     calls, error, few = CALLS[what]
-    quick = pytestconfig.getoption("--trials") == "quick"
-    if quick and not few:
+    is_short = pytestconfig.getoption("--trials") != "nightly"
+    if is_short and not few:
         pytest.skip("in the nightly set")
     source, prompts = write_rows(tmp_path / "in.jsonl", ROWS), [f"row {n} says hello" for n in range(ROWS)]
-    for nth in few if quick else range(1, NIGHTLY_MAX):
+    for nth in few if is_short else range(1, NIGHTLY_MAX):
         folder = tmp_path / str(nth)
         folder.mkdir()
         output, log = folder / "out.jsonl", folder / "strace.log"
@@ -71,7 +72,7 @@ def test_a_call_to_the_disk_may_fail_at_any_time(
             assert again.wait() == 0, again.err
             history = history_of(mock, prompts, output)
         if not struck:
-            assert not quick, "the call was never reached"
+            assert not is_short, "the call was never reached"
             break  # a whole run makes no more of them
         wrong = {
             "lost": history.lost(kept),

@@ -120,6 +120,7 @@ def refused(folder: Path, **flags: Any) -> None:
         begin()
 
 
+@pytest.mark.not_quick
 def test_a_batch_line_never_chooses_a_host_or_another_path(tmp_path: Path, scorecard: Scorecard) -> None:
     watch = Watch(tmp_path)
     good = "/v1/chat/completions"
@@ -190,6 +191,7 @@ def test_a_header_of_the_job_with_a_line_end_or_one_that_frames_is_refused(
     refused(tmp_path, url="http://127.0.0.1/", header=[header])
 
 
+@pytest.mark.not_quick
 def test_a_header_never_carries_a_second_one(tmp_path: Path, scorecard: Scorecard) -> None:
     values = [
         f"a{end}X-Evil: 1"
@@ -387,6 +389,7 @@ class Marker:
         return os.mkdir, (self.folder,)
 
 
+@pytest.mark.not_quick
 def test_nothing_that_comes_over_a_socket_is_ever_unpickled(
     tmp_path: Path, limiter_dir: Path, scorecard: Scorecard
 ) -> None:

@@ -52,7 +52,8 @@ QUICK_FAULTS = ["reset", "truncate", "hang", "wrong200", "huge", "503", "stale",
 FINAL = ("redirect", "huge", "endless", "gzip_bomb", "413", "content_filter", "refusal", "many_headers")
 
 
-@pytest.mark.quick(percent=[10], fault=QUICK_FAULTS)
+@pytest.mark.quick(fault=["stale", "extra_reply"])
+@pytest.mark.few(percent=[10], fault=QUICK_FAULTS)
 @pytest.mark.parametrize("percent", [1, 10, 100])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_misbehaving_server_gets_no_row_lost_or_mixed_up(

@@ -76,7 +76,7 @@ def seen(names: Path, end: str) -> int:
     return (names / "seen").read_text().split().count(end)
 
 
-@pytest.mark.quick(mode=["nxdomain"])
+@pytest.mark.few(mode=["nxdomain"])
 @pytest.mark.parametrize("mode", ["nxdomain", "servfail"])
 def test_a_name_that_does_not_resolve_at_first_costs_no_row_and_no_restart(
     tmp_path: Path, names: Path, mode: str, scorecard: Scorecard
@@ -118,6 +118,7 @@ def test_a_name_that_resolves_now_and_then_costs_no_row(
     assert seen(names, "nxdomain") >= 1
 
 
+@pytest.mark.not_quick
 def test_rows_fail_by_the_name_that_does_not_resolve_and_are_well_once_it_does(
     tmp_path: Path, names: Path, scorecard: Scorecard
 ) -> None:
@@ -176,6 +177,7 @@ def closed_port() -> Iterator[tuple[socket.socket, str]]:
         yield bound, f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
 
 
+@pytest.mark.not_quick
 def test_a_port_that_opens_late_costs_no_row_and_no_restart(tmp_path: Path, scorecard: Scorecard) -> None:
     rows = 6
     with closed_port() as (bound, base_url):
@@ -262,6 +264,7 @@ def test_calls_into_a_black_hole_are_cut_off_in_time(tmp_path: Path, scorecard: 
     assert not late
 
 
+@pytest.mark.not_quick
 def test_a_black_hole_that_opens_costs_no_row(tmp_path: Path, scorecard: Scorecard) -> None:
     rows = 20
     with black_hole() as listener:
@@ -310,7 +313,7 @@ def ca_file(tmp_path: Path) -> str:
     return str(tmp_path / "ca.pem")
 
 
-@pytest.mark.quick(name=["expired"])
+@pytest.mark.few(name=["expired"])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("name", UNTRUSTED)
 def test_a_server_that_cannot_prove_its_name_gets_no_byte_of_a_request(
@@ -362,6 +365,7 @@ def test_one_server_of_many_with_a_bad_certificate_gets_nothing_and_the_others_a
     assert not (history.unaccounted() or history.wrong_bodies() or history.out_of_order())
 
 
+@pytest.mark.not_quick
 def test_a_handshake_that_stalls_is_cut_off_in_time_and_was_told_nothing(
     tmp_path: Path, ca_file: str, scorecard: Scorecard
 ) -> None:

@@ -267,7 +267,7 @@ def judged(
     return summary
 
 
-@pytest.mark.quick(every=[5])
+@pytest.mark.few(every=[5])
 @pytest.mark.parametrize("every", [5, 10, 100])
 def test_broken_replies_of_every_kind_among_good_ones_cost_hardly_a_row_its_answer(
     tmp_path: Path, every: int, scorecard: Scorecard
@@ -296,7 +296,8 @@ def test_a_server_of_nothing_but_broken_replies_is_never_believed(
     assert (summary["failed"] if not allowed else summary["ok"]) == 0
 
 
-@pytest.mark.quick(percent=[10])
+@pytest.mark.not_quick
+@pytest.mark.few(percent=[10])
 @pytest.mark.parametrize("percent", [1, 10, 100])
 def test_connections_that_are_reset_when_accepted_cost_no_row_unless_all_are(
     tmp_path: Path, percent: int, scorecard: Scorecard

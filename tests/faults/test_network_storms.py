@@ -113,13 +113,13 @@ def test_a_wait_until_a_date_is_kept(tmp_path: Path, scorecard: Scorecard) -> No
 # --- failures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick(percent=[50])
+@pytest.mark.few(percent=[50])
 @pytest.mark.parametrize("percent", [50, 100])
 def test_a_storm_of_failures_is_not_made_worse_by_retries(
     tmp_path: Path, percent: int, scorecard: Scorecard, pytestconfig: pytest.Config
 ) -> None:
-    is_quick = pytestconfig.getoption("--trials") == "quick"
-    rows, start_s, lasts_s = (300, 0.3, 0.5) if is_quick else (1200, 0.5, 2.5)
+    is_short = pytestconfig.getoption("--trials") != "nightly"
+    rows, start_s, lasts_s = (300, 0.3, 0.5) if is_short else (1200, 0.5, 2.5)
     for longer in (1, 2, 4):  # a machine that stalls may hardly ask while it lasts
         folder = tmp_path / f"{longer}"
         folder.mkdir()
@@ -186,7 +186,8 @@ def test_after_a_brown_out_the_pace_is_back_within_five_seconds(
 # --- usage ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick(value=["1000000000000000000"])
+@pytest.mark.not_quick
+@pytest.mark.few(value=["1000000000000000000"])
 @pytest.mark.parametrize("value", ["-1000000", "1000000000000000000", '"many"', "missing", "1e400", "NaN"])
 def test_absurd_usage_neither_opens_nor_shuts_the_token_quota(
     tmp_path: Path, value: str, scorecard: Scorecard
@@ -220,7 +221,8 @@ def test_absurd_usage_neither_opens_nor_shuts_the_token_quota(
 # --- keys -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick(status=["401"])
+@pytest.mark.not_quick
+@pytest.mark.few(status=["401"])
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_a_key_that_stops_working_stops_the_run_and_the_same_command_goes_on_from_there(
     tmp_path: Path, status: str, scorecard: Scorecard

@@ -73,7 +73,8 @@ def number_of(request: bytes) -> int:
     return int(found.group(1))
 
 
-@pytest.mark.quick(carrier=QUICK_CARRIERS)
+@pytest.mark.quick(carrier=["openai"])
+@pytest.mark.few(carrier=QUICK_CARRIERS)
 @pytest.mark.parametrize("carrier", CARRIERS)
 def test_no_redirect_is_followed_and_the_second_server_sees_no_connection(
     tmp_path: Path, limiter_dir: Path, carrier: str, scorecard: Scorecard
@@ -148,6 +149,7 @@ def test_headers_that_point_elsewhere_in_other_replies_are_only_headers(
     )  # those with 2xx; a key refused five times in a row ends the run
 
 
+@pytest.mark.quick(scheme=["https"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_secure_endpoint_cannot_send_the_key_on_in_the_clear(
     tmp_path: Path, scheme: str, scorecard: Scorecard
@@ -175,6 +177,7 @@ def test_a_secure_endpoint_cannot_send_the_key_on_in_the_clear(
     assert all(f"Bearer {KEY}".encode() in request for request in first.requests) and first.requests
 
 
+@pytest.mark.not_quick
 def test_a_redirect_from_one_endpoint_to_another_takes_no_key_along(
     tmp_path: Path, scorecard: Scorecard
 ) -> None:
@@ -208,6 +211,7 @@ def test_a_redirect_from_one_endpoint_to_another_takes_no_key_along(
     assert summary["ok"] + summary["failures"].get("redirect_refused", 0) == rows
 
 
+@pytest.mark.not_quick
 def test_a_proxy_in_the_environment_sees_nothing_unless_asked_for(
     tmp_path: Path, scorecard: Scorecard
 ) -> None:

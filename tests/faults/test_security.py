@@ -166,6 +166,7 @@ def test_frames_that_nobody_of_ours_sent_change_nothing(
     assert stats == good
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_nothing_of_a_run_is_for_others_whatever_the_umask(
     tmp_path: Path, limiter_dir: Path, umask: int, scorecard: Scorecard
@@ -204,6 +205,7 @@ def test_nothing_of_a_run_is_for_others_whatever_the_umask(
     assert wide == set()
 
 
+@pytest.mark.not_quick
 def test_what_rows_and_servers_say_reaches_the_terminal_harmless(tmp_path: Path) -> None:
     evil = "\x1b]52;c;aGk=\x07\x1b[2J\u202e\r"
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

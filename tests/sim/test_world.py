@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 CHUNKS = 16  # what parallel test processes share
 SEEDS = {  # in each chunk
     "quick": {"one endpoint": 1, "wide": 2, "saturated": 1},
+    "ordinary": {"one endpoint": 1, "wide": 2, "saturated": 1},
     "nightly": {"one endpoint": 64, "wide": 200, "saturated": 32},
 }
 KEPT_SEEDS = (  # worlds that failed once, each with what it showed
