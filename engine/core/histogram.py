@@ -55,6 +55,22 @@ class Histogram:
         else:
             counts[index] = 1
 
+    def record_all(self, values_us: Sequence[int]) -> None:
+        """Count them all, for half of what one after the other costs."""
+        if not values_us:
+            return
+        if not self.min_us <= min(values_us) <= max(values_us) <= self.max_us:
+            values_us = [self._widen(value_us) for value_us in values_us]
+        self.sum_us += sum(values_us)
+        counts, bits, half_bits = self._counts, self._bits, self._half_bits
+        for value_us in values_us:
+            shift = value_us.bit_length() - bits
+            index = (shift << half_bits) + (value_us >> shift) if shift > 0 else value_us
+            if index in counts:
+                counts[index] += 1
+            else:
+                counts[index] = 1
+
     def record_bucket(self, index: int, many: int) -> None:
         """Count so many values of which only the bucket is known. Bounds: ``many >= 1``.
 

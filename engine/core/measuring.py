@@ -173,9 +173,9 @@ class Measures:
         if not self._objectives or self._meets(timing):
             counts.good += 1
 
-    def gap(self, gap_us: int) -> None:
-        """Between two pieces of content of one answer."""
-        self.histograms["chunk_gap"].record(gap_us)
+    def gaps(self, gaps_us: Sequence[int]) -> None:
+        """Between the pieces of content of one answer."""
+        self.histograms["chunk_gap"].record_all(gaps_us)
 
     def warmed_up(self) -> None:
         """A request that was intended during the warm-up has ended."""

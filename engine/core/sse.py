@@ -70,6 +70,11 @@ class Events:
         self._data: list[bytes] = []
         self._is_first = True
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next piece begins an event, whatever it is."""
+        return not self._data and not self._name and self._lines.is_between
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that end within this piece."""
         # Most pieces are one event of one line. To see that costs a third of what taking the piece apart does.
@@ -111,6 +116,11 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._lines = Lines()
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the next piece begins a line, whatever it is."""
+        return self._lines.is_between
 
     def feed(self, data: bytes) -> list[Event]:
         """The lines that end within this piece."""

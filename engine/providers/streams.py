@@ -4,7 +4,8 @@ Rules of this file:
 1. Content is text that is not empty, or a piece of a tool call. A chunk that names the role, is empty, or only counts
    tokens is none: the first token has not come with it.
 2. Nothing raises, whatever the bytes. An event that cannot be read is a failure; one that is not known says nothing.
-3. A new dialect is one function and one line in the table.
+3. A new dialect is one function and one line in each table.
+4. A piece that differs from an earlier one in nothing but the text of its answer is not read again: see ``Alike``.
 
 Shapes: OpenAI's, Anthropic's and Ollama's streaming references; ``reasoning_content`` of DeepSeek, vLLM and SGLang,
 ``reasoning`` of OpenRouter and Groq.
@@ -22,6 +23,9 @@ from engine.providers.openai_replies import usage_in
 from engine.providers.replies import JSON_ERRORS, count, dict_in, text_in
 
 PROBLEM_CHARS_MAX: Final = 300
+ALIKE_TRIES: Final = 4  # of a stream's pieces; where each is new in more than its text, more would be in vain
+_MARK: Final = b"\xef"  # how a byte order mark begins, which stands before a first piece only
+_PLAIN: Final = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
 
 
 class Content(IntEnum):
@@ -162,12 +166,21 @@ def read_line(event: Event) -> Said:
     return Said(content)
 
 
+# Each dialect's reader, and the name under which its events bring text.
 READERS: Final[dict[str, Reader]] = {
     "chat": read_chunk,
     "completions": read_chunk,
     "responses": read_response,
     "messages": read_message,
     "ollama": read_line,
+}
+
+TEXTS: Final[dict[str, bytes]] = {
+    "chat": b"content",
+    "completions": b"text",
+    "responses": b"delta",
+    "messages": b"text",
+    "ollama": b"content",
 }
 
 # What a body says to have its answer streamed, by dialect; OpenAI's tell what it cost only when they are asked to.
@@ -180,22 +193,68 @@ STREAM_FIELDS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+class Alike:
+    """Knows pieces again that bring nothing but another text: what surrounds it is compared, byte for byte.
+
+    Servers repeat everything but the text in each event. Only text whose meaning does not depend on what surrounds it is
+    known: not empty, printable ASCII, neither quote nor backslash. Whatever else changes is read as if for the first time.
+    """
+
+    __slots__ = ("_back", "_front", "_length", "_name", "_tries")
+
+    def __init__(self, name: bytes) -> None:
+        self._name = b'"%b"' % name
+        self._front = self._back = b""
+        self._length = 0  # of both
+        self._tries = ALIKE_TRIES
+
+    def knows(self, piece: bytes) -> bool:
+        """Whether it is as the one that was learned, with another text."""
+        front, back = self._front, self._back
+        if not front or not piece.startswith(front) or not piece.endswith(back) or len(piece) <= self._length:
+            return False
+        return not piece[len(front) : -len(back)].translate(None, _PLAIN)
+
+    def learn(self, piece: bytes) -> None:
+        """``piece``: one whole event, that brought text of the answer and said nothing else.
+
+        Where its first text of that name is another one than the answer's, it says as much whatever stands there.
+        """
+        if not self._tries:
+            return  # there is something new in every piece
+        self._tries -= 1
+        front, name, rest = piece.partition(self._name)
+        opening = b':"' if rest[:2] == b':"' else b': "'
+        if not rest.startswith(opening) or piece[:1] == _MARK:
+            return
+        text, quote, back = rest[len(opening) :].partition(b'"')
+        if text and quote and not text.translate(None, _PLAIN):
+            self._front, self._back = front + name + opening, quote + back
+            self._length = len(self._front) + len(self._back)
+
+
 class Stream:
     """One streamed answer, read as it comes. ``dialect``: a name in ``READERS``."""
 
-    __slots__ = ("_feed", "_read", "failure", "is_whole", "usage")
+    __slots__ = ("_alike", "_events", "_is_between", "_read", "failure", "is_whole", "usage")
 
     def __init__(self, dialect: str) -> None:
-        self._feed = (JsonLines() if dialect == "ollama" else Events()).feed
+        self._events = JsonLines() if dialect == "ollama" else Events()
         self._read = READERS[dialect]
+        self._alike = Alike(TEXTS[dialect])
+        self._is_between = True  # two events: the next piece begins one
         self.is_whole = False
         self.failure = ""  # the first one
         self.usage = UNKNOWN_USAGE
 
     def feed(self, data: bytes) -> Content:
         """Read one piece. What it brought: the most of NONE, REASONING and ANSWER."""
+        began_one = self._is_between
+        if began_one and self._alike.knows(data):
+            return Content.ANSWER
         most = Content.NONE
-        for event in self._feed(data):
+        events = self._events.feed(data)
+        for event in events:
             said = self._read(event)
             if said.content > most:
                 most = said.content
@@ -205,6 +264,9 @@ class Stream:
                 self.usage = _newer(self.usage, said.usage)
             if said.failure and not self.failure:
                 self.failure = said.failure
+        self._is_between = self._events.is_between
+        if began_one and self._is_between and len(events) == 1 and said == _ANSWER:
+            self._alike.learn(data)
         return most
 
 

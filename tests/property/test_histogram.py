@@ -32,6 +32,16 @@ def test_the_histogram_of_all_values_is_the_merge_of_any_shards(
     assert merged == of(values, digits)
 
 
+@settings(max_examples=60, deadline=None)
+@given(first=VALUES, values=VALUES, digits=DIGITS)
+def test_values_counted_all_at_once_are_counted_as_one_by_one(
+    first: list[int], values: list[int], digits: int
+) -> None:
+    found = of(first, digits)
+    found.record_all(values)
+    assert found == of(first + values, digits)
+
+
 @settings(max_examples=300, deadline=None)
 @given(value=st.integers(0, VALUE_US_MAX), digits=DIGITS)
 def test_a_value_lies_in_its_bucket_and_the_bucket_is_narrow(value: int, digits: int) -> None:

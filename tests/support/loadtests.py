@@ -85,5 +85,5 @@ def calm(asked: LoadPlan, many: int = 1_000, *, failed: int = 0, error: str = "h
         measures.ended(stamps, at_s, error if is_failure else "")
         if asked.is_streamed and not is_failure:
             for _ in range(19):
-                measures.gap(round(latency_s / 26 * 1e6))
+                measures.gaps([round(latency_s / 26 * 1e6)])
     return measures

@@ -243,9 +243,8 @@ class Drive:
             measures.warmed_up()
         else:
             measures.ended(timing, at_s, error, is_late=timing.sent - timing.intended > LATE_S)
-            if not error:
-                for gap_us in exchange.gaps_us:
-                    measures.gap(gap_us)
+            if exchange.gaps_us and not error:
+                measures.gaps(exchange.gaps_us)
         self.in_flight -= 1
         self._idle.append(exchange)
         if not self._is_sending:

@@ -115,7 +115,6 @@ class StreamExchange(Exchange):
         super().begin(call, at_s, intended)
         timing = self.timing
         timing.first_content = timing.first_answer = timing.last_content = 0.0
-        timing.stall_us = 0
         timing.tokens_in = timing.tokens_out = -1
         self.gaps_us.clear()
         self._stream = None
@@ -134,20 +133,18 @@ class StreamExchange(Exchange):
         if not content:
             return
         timing = self.timing
-        if timing.first_content:
-            gap_us = round((at - timing.last_content) * 1e6)
-            self.gaps_us.append(gap_us)
-            if gap_us > timing.stall_us:
-                timing.stall_us = gap_us
+        last, timing.last_content = timing.last_content, at
+        if last:
+            self.gaps_us.append(int((at - last) * 1e6 + 0.5))
         else:
             timing.first_content = at
-        timing.last_content = at
-        if content is Content.ANSWER and not timing.first_answer:
+        if not timing.first_answer and content is Content.ANSWER:
             timing.first_answer = at
 
     def judge(self, result: Reply | Failure, now: float) -> str:
         error = super().judge(result, now)
         stream, timing = self._stream, self.timing
+        timing.stall_us = max(self.gaps_us, default=0)
         if error or isinstance(result, Failure):
             return error
         if stream is None:  # it came whole all the same, compressed: nothing is known of its pieces

@@ -28,7 +28,7 @@ def ms(measures: Measures, name: str) -> float | None:
 def test_each_time_is_what_its_definition_says() -> None:
     measures = Measures(is_streamed=True)
     measures.ended(timing(lag=0.5), 3.2, "")
-    measures.gap(20_000)
+    measures.gaps([20_000])
     expected = {
         "latency": 1_050, "response_time": 1_550, "send_lag": 500, "ttfb": 25, "ttft": 50, "ttft_sched": 550,
         "ttfo": 50, "tpot": 100, "chunk_gap": 20, "stall": 9,
@@ -107,7 +107,7 @@ def count(measures: Measures, event: tuple[int, str, float, float, float, int]) 
         measures.dropped(at_s)
         return
     measures.ended(timing(lag=lag, last=last, tokens=tokens), at_s, error, is_late=lag > 0.1)
-    measures.gap(round(last * 1000))
+    measures.gaps([round(last * 1000)])
 
 
 @given(events=EVENTS, every=st.integers(1, 7))

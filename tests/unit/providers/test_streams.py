@@ -147,3 +147,93 @@ def test_what_is_no_json_object_is_a_failure(dialect: str) -> None:
 def test_shapes_that_only_some_servers_send_are_no_failures(data: bytes, content: Content) -> None:
     said = READERS["chat"](Event(b"", data))
     assert (said.content, said.failure) == (content, "")
+
+
+# --- pieces that are known again ------------------------------------------------------------------------------
+
+_TEXTS = st.sampled_from(
+    ["a", " the", "", "\n", 'say "x"', "\\", "é", '"content":"b"', "}", "data: x", "\x7f", "[DONE]"]
+)
+_SHAPES = (
+    lambda text: {"choices": [{"delta": {"content": text}}]},
+    lambda text: {"choices": [{"delta": {"content": text}, "logprobs": {"content": text}}]},
+    lambda text: {"choices": [{"delta": {"reasoning": text}}]},
+    lambda text: {"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]},
+    lambda text: {"choices": [{"delta": {"content": None, "tool_calls": [{"content": text}]}}]},
+    lambda text: {"choices": [{"text": text}], "content": text},
+    lambda text: {"choices": [], "usage": {"prompt_tokens": 7, "content": text}},
+    lambda text: {"error": {"content": text}},
+    lambda text: {"type": "response.output_text.delta", "delta": text},
+    lambda text: {"type": "content_block_delta", "delta": {"text": text}},
+    lambda text: {"message": {"content": text}, "done": False},
+)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> bytes:
+    """One event, in one of the ways in which servers write them."""
+    body = draw(st.sampled_from(_SHAPES))(draw(_TEXTS))
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    text = json.dumps(body, ensure_ascii=draw(st.booleans()), separators=separators).encode()
+    line = (
+        draw(st.sampled_from([b"data: %b", b"data:%b", b"event: x\ndata: %b", b': "content":"c"\ndata: %b']))
+        % text
+    )
+    return line + draw(st.sampled_from([b"\n\n", b"\r\n\r\n"]))
+
+
+@pytest.mark.parametrize("dialect", ["chat", "completions", "responses", "messages"])
+@given(pieces=st.lists(events(), min_size=1, max_size=12).map(lambda few: few * 3))
+def test_an_event_means_the_same_whatever_came_before_it(dialect: str, pieces: list[bytes]) -> None:
+    stream, by_the_byte = Stream(dialect), Stream(dialect)
+    for piece in pieces:
+        assert stream.feed(piece) == Stream(dialect).feed(piece)
+        for byte in piece:
+            by_the_byte.feed(bytes([byte]))
+    for name in ("is_whole", "failure", "usage"):
+        assert getattr(stream, name) == getattr(by_the_byte, name)
+
+
+@pytest.mark.parametrize("api", ["chat", "messages", "ollama_chat"])  # Responses number theirs
+def test_events_that_bring_nothing_but_another_text_are_read_once(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialect = DIALECTS[api]
+    read, reader = list[Event](), READERS[dialect]
+
+    def read_and_note(event: Event) -> Any:
+        read.append(event)
+        return reader(event)
+
+    monkeypatch.setitem(READERS, dialect, read_and_note)
+    spoken = SPOKEN._replace(text=" ".join(["word"] * 50))
+    stream = Stream(dialect)
+    brought = [stream.feed(piece) for piece in STREAMS[api](QUESTION, spoken)]
+    assert brought.count(Content.ANSWER) >= 50
+    assert len(read) < 15
+    assert stream.is_whole
+
+
+def test_a_stream_that_is_new_in_every_event_is_read_to_its_end() -> None:
+    stream = Stream("chat")
+    for number in range(20):
+        piece = b'data: {"choices": [{"delta": {"content": "a"}}], "obfuscation": "%d"}\n\n' % number
+        assert stream.feed(piece) is Content.ANSWER
+    assert stream.feed(b"data: nonsense\n\n") is Content.NONE
+    assert stream.failure
+
+
+def test_a_piece_that_begins_and_ends_as_one_that_was_learned_is_read_all_the_same() -> None:
+    one = b"data: " + chunk({"content": "a"}) + b"\n\n"
+    stream = Stream("chat")
+    stream.feed(one)
+    stream.feed(one + b'data: {"error": {"message": "no"}}\n\n' + one)
+    assert stream.failure == "no"
+
+
+def test_a_piece_that_was_learned_is_no_event_of_its_own_within_another_one() -> None:
+    one = b"data: " + chunk({"content": "a"}) + b"\n\n"
+    stream = Stream("chat")
+    for piece in (one, b"data: {", one):
+        stream.feed(piece)
+    assert stream.failure

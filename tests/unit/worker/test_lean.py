@@ -142,3 +142,101 @@ def test_noise_never_raises_and_never_leaves_a_connection_fit_that_is_not(
     channel.connection_lost(None)
     assert len(results) == 1
     assert not channel.is_fit
+
+
+_PIECES = st.one_of(
+    st.binary(min_size=1, max_size=40).map(lambda data: b"%x\r\n%b\r\n" % (len(data), data)),
+    st.sampled_from(
+        [
+            b"2\r\nok\r\n2\r\nok\r\n",  # two at once
+            b"A\r\n0123456789\r\n",
+            b"02\r\nok\r\n",
+            b"2;note=1\r\nok\r\n",
+            b"4\r\n\r\n\r\n\r\n",
+            b"2\r\nok",
+            b"\r\n",
+            b"2",
+            b"2\r\n",
+            b"ok",
+            b"\r",
+            b"\n",
+            b"0x2\r\nok\r\n",
+            b"+2\r\nok\r\n",
+            b" 2\r\nok\r\n",
+            b"-2\r\nok\r\n",
+            b"3\r\nok\r\n",
+            b"1\r\nok\r\n",
+            b"0\r\n\r\n",
+            b"0\r\nX-Trailer: 1\r\n",
+            b"0\r\n",
+            b"2\nok\n",
+        ]
+    ),
+)
+
+
+def heard_in(pieces: list[bytes]) -> tuple[bytes, list[tuple[str, object]], bool]:
+    """What a sink gets of a chunked reply that arrives in these pieces, how it ended, and whether the channel is fit."""
+    listener, results = Listener(), list[Reply | Failure]()
+    channel = LeanChannel(cast(Connection, Stage()), Rules(Timeouts(), Limits(), ()), lambda channel: None)
+    channel.begin(b"request", True, Flight(), results.append, listener)
+    for piece in [CHUNKED, *pieces]:
+        channel.data_received(piece)
+    channel.connection_lost(None)
+    ends = [("reply", one.status) if isinstance(one, Reply) else ("failure", one.kind) for one in results]
+    return listener.body, ends, channel.is_fit
+
+
+@given(st.lists(_PIECES, max_size=12))
+def test_pieces_that_are_chunks_and_pieces_that_only_look_so_are_read_as_their_bytes_are(
+    pieces: list[bytes],
+) -> None:
+    body, ends, is_fit = heard_in(pieces)
+    by_the_byte = heard_in([bytes([byte]) for byte in b"".join(pieces)])
+    assert (ends, is_fit) == by_the_byte[1:]
+    # What broke a reply may have come together with good bytes, which nobody was told of then.
+    assert body == by_the_byte[0] if ends[0][0] == "reply" else by_the_byte[0].startswith(body)
+
+
+def test_a_stream_of_single_chunks_passes_the_parser_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener, fed = Listener(), list[bytes]()
+    channel = LeanChannel(cast(Connection, Stage()), Rules(Timeouts(), Limits(), ()), lambda channel: None)
+    feed = channel._feed
+
+    def feed_and_note(data: bytes) -> None:
+        fed.append(data)
+        feed(data)
+
+    monkeypatch.setattr(channel, "_feed", feed_and_note)
+    channel.begin(b"request", True, Flight(), lambda result: None, listener)
+    for piece in [CHUNKED, *[b"2\r\nok\r\n"] * 9, b"0\r\n\r\n"]:
+        channel.data_received(piece)
+    assert fed == [CHUNKED, b"2\r\nok\r\n", b"0\r\n\r\n"] or fed == [CHUNKED, b"0\r\n\r\n"]
+    assert listener.body == b"ok" * 9
+
+
+def test_chunks_that_pass_the_parser_by_count_for_the_cap_and_move_the_deadline() -> None:
+    listener, results, flight = Listener(), list[Reply | Failure](), Flight()
+    rules = Rules(Timeouts(), Limits(reply_bytes_max=30), ())
+    channel = LeanChannel(cast(Connection, Stage()), rules, lambda channel: None)
+    channel.begin(b"request", True, flight, results.append, listener)
+    channel.data_received(CHUNKED)
+    deadlines = []
+    for _ in range(3):
+        channel.data_received(b"a\r\n0123456789\r\n")
+        deadlines.append(flight.deadline)
+    assert deadlines[0] < deadlines[1] < deadlines[2]
+    assert results == []
+    channel.data_received(b"1\r\n0\r\n")
+    assert failed(results[0]) is ErrorKind.BODY_TOO_LARGE
+    assert listener.body == b"0123456789" * 3
+
+
+def test_a_body_of_a_stated_length_that_looks_like_chunks_is_handed_on_as_it_is() -> None:
+    listener, results = Listener(), list[Reply | Failure]()
+    channel = LeanChannel(cast(Connection, Stage()), Rules(Timeouts(), Limits(), ()), lambda channel: None)
+    channel.begin(b"request", True, Flight(), results.append, listener)
+    for piece in [b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n", *[b"2\r\nok\r\n"] * 3]:
+        channel.data_received(piece)
+    assert replied(results[0]) == (200, b"")
+    assert listener.body == b"2\r\nok\r\n" * 3
