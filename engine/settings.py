@@ -241,7 +241,9 @@ def _target(values: Mapping[str, Any], input_format: str) -> Target:
         raise UsageError("There is no model. Give one with --model NAME.")
     base_url = values["url"] if plain else values["base_url"]
     schema = None
-    if values["schema"] is not None:
+    if isinstance(values["schema"], dict):
+        schema = parse_schema(json.dumps(values["schema"]).encode(), source="given")
+    elif values["schema"] is not None:
         schema = parse_schema(_read(values["schema"], "schema"), source=values["schema"])
     return Target(
         provider=provider,

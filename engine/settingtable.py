@@ -49,6 +49,10 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _schema(value: Any) -> str | dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else _text(value)
+
+
 def _switch(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -159,7 +163,7 @@ SETTINGS: dict[str, Setting] = {
     "temperature": Setting(_real),
     "param": Setting(_pairs, []),
     "into": Setting(_text),
-    "schema": Setting(_text),
+    "schema": Setting(_schema),
     "rpm": Setting(_auto_or_count),
     "tpm": Setting(_auto_or_count),
     "input_tpm": Setting(_auto_or_count),

@@ -7,11 +7,11 @@ Rules of this file:
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from engine.core.errors import RowError, UsageError
 from engine.formats import format_named
@@ -34,45 +34,23 @@ class SourceRow(NamedTuple):
     bad: str
 
 
-class Source:
-    """An open input. Raises UsageError for one that cannot be opened or is not of its format at all."""
+def digest_of(payload: bytes) -> int:
+    """What a row's bytes are recognised by: 64 bits, signed."""
+    return int.from_bytes(blake2b(payload, digest_size=8).digest(), "big", signed=True)
 
-    def __init__(self, path: str, format_name: str, *, row_bytes_max: int) -> None:
-        self._raw = open_input(path)
-        self._path = path
-        self.bytes_total = Path(path).stat().st_size if path != "-" else 0
-        stream: BinaryIO = self._raw
-        if self._raw.peek(2)[:2] == GZIP_MAGIC:
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw, mode="rb"))
-        try:
-            self._reader = format_named(format_name).reader(stream, row_bytes_max=row_bytes_max)
-        except UsageError:
-            self._close()
-            raise
-        except _UNREADABLE as error:
-            self._close()
-            raise UsageError(f"The input {path} cannot be read: {error}.") from None
-        self.columns = self._reader.columns
-        self.notes = self._reader.notes
-        # Lines are read in large blocks, so the file's position says little about small files; their own bytes do.
-        self._by_lines = stream is self._raw and format_name in ("jsonl", "openai-batch")
-        self._seen_rows = self._seen_bytes = 0
-        self._rows = self._numbered(iter(self._reader))
+
+class Rows:
+    """An input as a run sees it. ``columns`` are those of its header, None where rows name their own."""
+
+    is_part = False  # whether only some of the run's rows come, under the numbers they have in it
+
+    def __init__(
+        self, rows: Iterator[SourceRow], *, columns: tuple[str, ...] | None, notes: Mapping[str, Any]
+    ) -> None:
+        self.columns = columns
+        self.notes = notes
+        self._rows = rows
         self._peeked: list[SourceRow] = []
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of the file read so far, 0 where that cannot be told."""
-        if self.bytes_total == 0 or self._raw.closed:
-            return self.bytes_total
-        return self._raw.tell()
-
-    def rows_estimate(self) -> int | None:
-        """About how many rows the whole input has, from the bytes of those seen so far; None if nothing tells."""
-        seen = self._seen_bytes if self._by_lines else self.bytes_read
-        if not seen or not self._seen_rows or not self.bytes_total:
-            return None
-        return max(self._seen_rows, int(self._seen_rows * self.bytes_total / seen))
 
     def peek(self, rows: int = 100) -> list[SourceRow]:
         """The first rows, without consuming them; fewer where they are larger than PEEK_BYTES_MAX together."""
@@ -84,16 +62,6 @@ class Source:
             self._peeked.append(row)
             held += len(row.payload)
         return self._peeked[:rows]
-
-    @property
-    def can_be_read_again(self) -> bool:
-        """Whether opening the same path once more gives the same bytes: a file does, a pipe does not."""
-        return self._path != "-" and Path(self._path).is_file()
-
-    def tell_waits(self, on_wait: Callable[[], None]) -> None:
-        """``on_wait`` is called, on the reading thread, before each read that would have to wait."""
-        assert isinstance(self._raw.raw, InputFile)
-        self._raw.raw.on_wait = on_wait
 
     def column_names(self, rows: int = 100, enough: frozenset[str] | None = None) -> set[str]:
         """The header's columns, or those of the first rows: of no more than it takes to know all in ``enough``."""
@@ -117,8 +85,75 @@ class Source:
         peeked, self._peeked = self._peeked, []
         return chain(peeked, self._rows)
 
+    def rows_estimate(self) -> int | None:
+        """About how many rows the whole input has; None if nothing tells."""
+        raise NotImplementedError
+
+    def again(self) -> "Rows | None":
+        """The same input from its beginning; None where it can be read only once."""
+        raise NotImplementedError
+
+    def tell_waits(self, on_wait: Callable[[], None]) -> None:
+        """``on_wait`` is called, on the reading thread, before each read that would have to wait."""
+        raise NotImplementedError
+
     def close(self) -> None:
-        """Close the input. Standard input stays open: it is not ours."""
+        """Read no further, and let go of the input."""
+        raise NotImplementedError
+
+
+class Source(Rows):
+    """An open file. Raises UsageError for one that cannot be opened or is not of its format at all."""
+
+    def __init__(self, path: str, format_name: str, *, row_bytes_max: int) -> None:
+        self._raw = open_input(path)
+        self._path = path
+        self._format_name, self._row_bytes_max = format_name, row_bytes_max
+        self.bytes_total = Path(path).stat().st_size if path != "-" else 0
+        stream: BinaryIO = self._raw
+        if self._raw.peek(2)[:2] == GZIP_MAGIC:
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw, mode="rb"))
+        try:
+            self._reader = format_named(format_name).reader(stream, row_bytes_max=row_bytes_max)
+        except UsageError:
+            self._close()
+            raise
+        except _UNREADABLE as error:
+            self._close()
+            raise UsageError(f"The input {path} cannot be read: {error}.") from None
+        # Lines are read in large blocks, so the file's position says little about small files; their own bytes do.
+        self._by_lines = stream is self._raw and format_name in ("jsonl", "openai-batch")
+        self._seen_rows = self._seen_bytes = 0
+        rows = self._numbered(iter(self._reader))
+        super().__init__(rows, columns=self._reader.columns, notes=self._reader.notes)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the file read so far, 0 where that cannot be told."""
+        if self.bytes_total == 0 or self._raw.closed:
+            return self.bytes_total
+        return self._raw.tell()
+
+    def rows_estimate(self) -> int | None:
+        """About how many rows the whole input has, from the bytes of those seen so far; None if nothing tells."""
+        seen = self._seen_bytes if self._by_lines else self.bytes_read
+        if not seen or not self._seen_rows or not self.bytes_total:
+            return None
+        return max(self._seen_rows, int(self._seen_rows * self.bytes_total / seen))
+
+    def again(self) -> Rows | None:
+        """The same path opened once more: a file gives the same bytes, a pipe does not."""
+        if self._path == "-" or not Path(self._path).is_file():
+            return None
+        return Source(self._path, self._format_name, row_bytes_max=self._row_bytes_max)
+
+    def tell_waits(self, on_wait: Callable[[], None]) -> None:
+        """``on_wait`` is called, on the reading thread, before each read that would have to wait."""
+        assert isinstance(self._raw.raw, InputFile)
+        self._raw.raw.on_wait = on_wait
+
+    def close(self) -> None:
+        """Close the file. Standard input stays open: it is not ours."""
         self._reader.close()
         self._close()
 
@@ -128,10 +163,9 @@ class Source:
 
     def _numbered(self, rows: Iterator[RawRow]) -> Iterator[SourceRow]:
         number = line = 0
-        from_bytes = int.from_bytes
         try:
             for payload, line, bad in rows:
-                digest = from_bytes(blake2b(payload, digest_size=8).digest(), "big", signed=True)
+                digest = digest_of(payload)
                 self._seen_rows += 1
                 self._seen_bytes += len(payload) + 1
                 yield SourceRow(number, line, payload, digest, bad)

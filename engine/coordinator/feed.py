@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from engine.core.errors import EngineError, InternalFault, UsageError
 from engine.core.ledger import LedgerRow
-from engine.source import Source, SourceRow
+from engine.source import Rows, SourceRow
 
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -37,24 +37,27 @@ class Feed:
 
     def __init__(
         self,
-        source: Source,
+        source: Rows,
         *,
-        again: Callable[[], Source] | None,
+        again: Callable[[], Rows | None] | None,
         finished: Finished,
         rows_max: int | None,
         on_chunk: Callable[[Chunk], None],
         on_end: Callable[[int], None],
         on_error: Callable[[EngineError], None],
+        on_finished: Callable[[int], None] | None = None,
     ) -> None:
-        """``again`` opens the input a second time, to check it first; None where it can be read only once.
+        """``again`` opens the input a second time, to check it first; it gives None where it can be read only once.
 
-        ``on_chunk``, ``on_end`` (with the number of rows) and ``on_error`` are called on the loop.
+        ``on_chunk``, ``on_end`` (with the number of rows) and ``on_error`` are called on the loop; ``on_finished`` on
+        the reading thread, with the number of each finished row that is passed over.
         """
         self._source = source
         self._again = again
         self._finished = finished
         self._rows_max = rows_max
         self._on_chunk, self._on_end, self._on_error = on_chunk, on_end, on_error
+        self._on_finished = on_finished
         self._loop = asyncio.get_running_loop()
         self._credit = threading.Semaphore(0)
         self._stopped = False
@@ -81,8 +84,9 @@ class Feed:
 
     def _read(self) -> None:
         try:
-            if self._again is not None:
-                self._verify(self._again())
+            twin = self._again() if self._again is not None else None
+            if twin is not None:
+                self._verify(twin)
             self._read_all()
         except _Stopped:
             return
@@ -101,6 +105,8 @@ class Feed:
             if done is not None and done[0] == row.row:
                 _compare(row, done[1])
                 self._resumed += 1
+                if self._on_finished is not None:
+                    self._on_finished(row.row)
                 done = next(finished, None)
                 continue
             if row.bad:
@@ -130,7 +136,7 @@ class Feed:
         self._open, self._bad, self._resumed, self._held_bytes = [], [], 0, 0
         return chunk
 
-    def _verify(self, source: Source) -> None:
+    def _verify(self, source: Rows) -> None:
         """Compare every finished row with the input, before anything is sent."""
         finished = self._finished()
         done = next(finished, None)
@@ -150,7 +156,7 @@ class Feed:
         finally:
             source.close()
 
-    def _rows(self, source: Source) -> Iterator[SourceRow]:
+    def _rows(self, source: Rows) -> Iterator[SourceRow]:
         for row in source:
             if self._rows_max is not None and row.row >= self._rows_max:
                 return

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from engine.config import Job, jobs_of, rates_of
+from engine.coordinator.caller import Caller, Out
 from engine.coordinator.embedded import is_embedded, settings_of
 from engine.core.errors import RowError, UsageError
 from engine.core.quota import Rates
@@ -22,7 +23,7 @@ from engine.formats import format_named
 from engine.formats.record import META_COLUMNS
 from engine.providers import make_provider
 from engine.sink import StreamOut, check_output
-from engine.source import Source
+from engine.source import Rows, Source
 from engine.steps import make_step
 from engine.steps.base import Step
 from engine.store import Store, move_aside
@@ -36,15 +37,17 @@ class Plan:
     """A job that can run."""
 
     job: Job
-    source: Source
+    source: Rows
     columns: tuple[str, ...]  # of the output, in order; () where only the records tell
     answers: tuple[str, ...]
     notes: dict[str, Any]
-    out: StreamOut | None  # for -o -
+    out: (
+        Out | None
+    )  # where records go as they become durable: for -o -, and for a program that runs the job in itself
 
 
-def check(job: Job) -> Plan:
-    """Open the input and try every part of the job. Raises UsageError."""
+def check(job: Job, caller: Caller | None = None) -> Plan:
+    """Open the input, or take the caller's, and try every part of the job. Raises UsageError."""
     steps = _steps(job)
     format_named(job.output_format)
     check_ca_file(job.ca_file)
@@ -54,7 +57,11 @@ def check(job: Job) -> Plan:
         )
     if job.output != "-":
         check_output(job.output, job.state, job.input)
-    source = Source(job.input, job.input_format, row_bytes_max=job.limits.row_bytes_max)
+    source: Rows
+    if caller is not None:
+        source = caller.source
+    else:
+        source = Source(job.input, job.input_format, row_bytes_max=job.limits.row_bytes_max)
     try:
         _check_columns(frozenset().union(*(step.columns for step in steps)), source)
     except UsageError:
@@ -67,7 +74,7 @@ def check(job: Job) -> Plan:
         new = (*answers, *tail)
         columns = (*(name for name in source.columns if name not in new), *new)
     try:
-        out = _stream_out(job, columns)
+        out = caller.hand if caller is not None else _stream_out(job, columns)
     except UsageError:
         source.close()
         raise
@@ -91,10 +98,11 @@ def _steps(job: Job) -> list[Step]:
     return steps
 
 
-def _stream_out(job: Job, columns: tuple[str, ...]) -> StreamOut | None:
+def _stream_out(job: Job, columns: tuple[str, ...]) -> Out | None:
     if job.output != "-":
         return None
-    return StreamOut(format_name=job.output_format, columns=columns, escape_cells=job.escape_cells)
+    out = StreamOut(format_name=job.output_format, columns=columns, escape_cells=job.escape_cells)
+    return lambda records: out.write([record for _, record in records])
 
 
 def check_ca_file(path: str) -> None:
@@ -127,7 +135,7 @@ def _check_possible(job: Job, step: Step) -> None:
             )
 
 
-def _check_columns(used: frozenset[str], source: Source) -> None:
+def _check_columns(used: frozenset[str], source: Rows) -> None:
     known = source.column_names(PEEK_ROWS, enough=used)
     missing = sorted(used - known)
     if missing and (known or source.columns is not None):

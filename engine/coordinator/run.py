@@ -20,6 +20,7 @@ import uvloop
 
 from engine.config import Job, jobs_of, rates_of
 from engine.coordinator.account import summary_of
+from engine.coordinator.caller import Caller
 from engine.coordinator.embedded import is_embedded, start_mock
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Feed
@@ -27,10 +28,11 @@ from engine.coordinator.limiting import Limiting
 from engine.coordinator.plan import Plan, check, open_store
 from engine.coordinator.quotas import limiting_of
 from engine.coordinator.session import Session
-from engine.coordinator.streamstore import Keeper, StreamStore
+from engine.coordinator.streamstore import Keeper, Replay, StreamStore
 from engine.coordinator.supervise import Supervisor
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
+from engine.core.commit import Counts
 from engine.core.ledger import Ledger
 from engine.core.model import Target
 from engine.credentials import Auth
@@ -42,29 +44,29 @@ from engine.observe.metrics import Metrics
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
 from engine.sink import publish
-from engine.source import Source
 from engine.store import Store
 from engine.wire.link import Hub
 
 SPARE_FILES = 64  # descriptors a worker needs besides one for each request in flight
 
 
-def run_job(job: Job, auth: tuple[Auth, ...], progress: Progress) -> Summary:
+def run_job(job: Job, auth: tuple[Auth, ...], progress: Progress, caller: Caller | None = None) -> Summary:
     """Run ``job`` to its end, or to where it stops, and say what it came to.
 
-    Guarantees: an outcome counted in the summary is in the store; the output exists under its name only if
+    ``caller``: who gives the rows and takes the records, instead of the job's input and output; then any thread may
+    run it. Guarantees: an outcome counted in the summary is in the store; the output exists under its name only if
     every row has one. Raises EngineError (usage, start, store) when there is nothing to sum up.
     """
     began = time.monotonic()
     dump_no_core()
     with ExitStack() as stack:
-        plan = check(job)
+        plan = check(job, caller)
         stack.callback(plan.source.close)
         stack.callback(progress.end)
         store = open_store(plan, progress.note) if job.state else None
         if store is not None:
             stack.callback(store.close)
-        runner = _Runner(plan, store, auth, progress, began)
+        runner = _Runner(plan, store, auth, progress, began, caller)
         stack.callback(runner.close)
         return runner.run()
 
@@ -73,7 +75,13 @@ class _Runner:
     """What one run needs between its plan and its summary."""
 
     def __init__(
-        self, plan: Plan, store: Store | None, auth: tuple[Auth, ...], progress: Progress, began: float
+        self,
+        plan: Plan,
+        store: Store | None,
+        auth: tuple[Auth, ...],
+        progress: Progress,
+        began: float,
+        caller: Caller | None,
     ) -> None:
         self._plan = plan
         self._job = plan.job
@@ -81,6 +89,7 @@ class _Runner:
         self._auth = auth
         self._progress = progress
         self._began = began
+        self._caller = caller
         state = Path(self._job.state) if store is not None else None
         self._log = RunLog(state)
         rates = [rates_of(one) for one in jobs_of(self._job)]
@@ -109,10 +118,12 @@ class _Runner:
             raise ended.error
         if ended.whole and store is not None:
             # With --rows an earlier run may have done more of them.
-            store.set_total_rows(max(ended.rows_read, store.counts().rows))
+            if not self._plan.source.is_part:
+                store.set_total_rows(max(ended.rows_read, store.counts().rows))
             if self._plan.out is None:
                 self._publish(store, ended.rows_read)
-            store.finish()
+            if store.counts().rows == store.total_rows():
+                store.finish()
         summary = summary_of(self._plan, store, self._metrics, ended, began=self._began, now=time.monotonic())
         self._log.write(
             "end", exit_code=summary.exit_code, ok=summary.ok, failed=summary.failed, reason=ended.reason
@@ -148,6 +159,9 @@ class _Runner:
                 note=self._note,
             )
             sessions.append(session)
+            if self._caller is not None:
+                before = self._store.counts() if self._store is not None else Counts(0, {}, 0, 0, 0)
+                self._caller.began(session, self._plan.answers, before)
             return await session.run()
         finally:
             if writer is not None:
@@ -211,23 +225,21 @@ class _Runner:
         )
 
     def _feed(self, session: Session) -> Feed:
-        store = self._store
+        store, source = self._store, self._plan.source
         finished: Callable[[], Iterator[tuple[int, int, bool]]] = lambda: iter(())  # noqa: E731
-        resuming = store is not None and store.counts().rows > 0
+        resuming = store is not None and store.counts().rows > 0 and not source.is_part
         if store is not None and resuming:
             finished = store.finished
         return Feed(
-            self._plan.source,
-            again=self._again if resuming and self._plan.source.can_be_read_again else None,
+            source,
+            again=source.again if resuming else None,
             finished=finished,
+            on_finished=Replay(store, self._caller.hand) if store is not None and self._caller else None,
             rows_max=self._job.rows,
             on_chunk=session.chunk_read,
             on_end=session.all_read,
             on_error=session.input_failed,
         )
-
-    def _again(self) -> Source:
-        return Source(self._job.input, self._job.input_format, row_bytes_max=self._job.limits.row_bytes_max)
 
     def _fit_open_files(self, job: Job) -> Job:
         """Fewer requests in flight where the system's limit of open files does not allow what was asked for."""

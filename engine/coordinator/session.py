@@ -9,6 +9,7 @@ Rules of this file:
 import asyncio
 import hmac
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,11 @@ from engine.wire.messages import (
 TICK_S = 0.1
 REPLIES_TO_LEARN_FROM = 100
 DRAIN_MAX_S = 30.0  # calls in flight get so long to end after the first signal, or --timeout if that is less
+
+
+def is_main_thread() -> bool:
+    """Whether this is the thread that signals come to."""
+    return threading.current_thread() is threading.main_thread()
 
 
 class Session:
@@ -111,8 +117,11 @@ class Session:
         """From the first start of a worker to the last commit."""
         self._loop.set_exception_handler(self._on_fault)
         self._hub.listen(self._loop, self._on_message)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._on_signal)
+        signals = (
+            (signal.SIGINT, signal.SIGTERM) if is_main_thread() else ()
+        )  # no other thread may ask for them
+        for number in signals:
+            self._loop.add_signal_handler(number, self.interrupt)
         self.supervisor.tick(self._loop.time())
         self._feed.start()
         try:
@@ -123,7 +132,7 @@ class Session:
                 except TimeoutError:
                     continue
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in signals:
                 self._loop.remove_signal_handler(number)
             self._feed.stop()
             for child in self.supervisor.children:
@@ -326,10 +335,11 @@ class Session:
         elif self.supervisor.hopeless:
             self._stop(self.supervisor.hopeless, ExitCode.INTERNAL)
 
-    def _on_signal(self) -> None:
+    def interrupt(self) -> None:
+        """A signal, or a caller that wants no more: the first time calls in flight may end, the second time not."""
         self._signals += 1
         if self._signals == 1:
-            self.note("stopping: calls in flight may end; a second signal stops now")
+            self.note("stopping: calls in flight may end; a second interrupt stops now")
             self._stop("interrupted", ExitCode.INTERRUPTED)
         else:
             self._finish()

@@ -242,9 +242,13 @@ class Store:
             yield from [(row, digest, ok == 1) for row, digest, ok in page]
 
     def records(self, before: int | None = None) -> Iterator[bytes]:
-        """Every record, by row, each checked against its checksum; ``before``: only of rows before that one.
+        """Every record, by row; as ``numbered_records`` otherwise."""
+        return (record for _, record in self.numbered_records(before))
 
-        Memory holds one page, about 4 MB.
+    def numbered_records(self, before: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(row, record), by row, each checked against its checksum; ``before``: only of rows before that one.
+
+        Memory holds one page, about 4 MB. What was read step by step beside a writer is as with ``finished``.
 
         Raises StoreFailure, naming the row, for a record that is not what was written.
         """
@@ -254,7 +258,7 @@ class Store:
                     return
                 if type(digest) is not int or checksum(row, ok == 1, digest, record) != crc:
                     raise damaged(f"the record of row {row} is not what was written", self._folder)
-                yield record
+                yield row, record
 
     def sent_moments(self) -> Iterator[float]:
         """When each row's last attempt was sent, by the monotonic clock of that time's boot, in no order.

@@ -195,7 +195,7 @@ class World:
         if words == "interrupt":
             context = contextvars.copy_context()
             context.run(PROCESS.set, coordinator)
-            self.loop.call_soon(session._on_signal, context=context)
+            self.loop.call_soon(session.interrupt, context=context)
             return
         spoke = Spoke(self.folder / f"r{coordinator.pid}" / "c", message_bytes_max=10**8)
         spoke.send(Control(token=session.control.token, words=words.split()))

@@ -69,7 +69,7 @@ def test_no_more_rows_are_waited_for_than_it_takes_to_know_the_columns() -> None
     try:
         source = Source(f"/dev/fd/{reading}", "jsonl", row_bytes_max=100)
         assert source.column_names(enough=frozenset("ab")) == {"a", "b"}
-        assert not source.can_be_read_again
+        assert source.again() is None
         source.close()
     finally:
         os.close(writing)

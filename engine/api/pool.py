@@ -1,0 +1,281 @@
+"""Pool: steps over rows, run by the same engine as the command line's, from a program.
+
+Rules of this file:
+1. The run is in threads and processes of its own: it neither needs an event loop nor minds one.
+2. What was done is in a store: the caller's folder, or one that goes with the pool.
+3. Whatever ends the reading of results (a break, an exception, an interrupt) drains the run before it goes on.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from engine.api.plans import is_single, job_of, rows_given
+from engine.api.results import Reader, Result, RowFailed, RunStopped
+from engine.api.running import Running
+from engine.api.showing import way_of_showing
+from engine.api.steps import Chain, Step, steps_of
+from engine.core.errors import UsageError
+from engine.rows import PartSource, RowsFailed, RowsSource
+from engine.store import Store
+
+AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice the calls in flight
+
+
+class Pool:
+    """Steps over rows. To be run once or several times; rows that are done are never sent again."""
+
+    def __init__(
+        self,
+        steps: Step | Chain | Iterable[Step | Chain],
+        rows: Iterable[Any],
+        *,
+        max_flows: int | Literal["auto"] | None = None,
+        procs: int | None = None,
+        rpm: int | Literal["auto"] | None = None,
+        tpm: int | Literal["auto"] | None = None,
+        state: str | Path | None = None,
+        on_error: Literal["keep", "raise"] = "keep",
+        progress: bool | None = None,
+        read_ahead: int | None = None,
+        **settings: Any,
+    ) -> None:
+        """Nothing is read or sent yet; what cannot work is refused now, with UsageError.
+
+        rows: mappings, texts (columns ``text``), dataclasses and the like; a list, a generator, anything iterable. They
+        are read as needed, in a thread of the pool. max_flows: calls in flight at once, over all workers ("auto" finds
+        out how many the endpoint takes). procs: worker processes (the usual: one for each processor). rpm, tpm: requests
+        and tokens per minute that are never exceeded; "auto" learns them from replies. state: a folder that keeps what
+        was done: the same pool over the same rows goes on from there, whatever ended it. on_error: "raise" stops the
+        run at the first row that fails, with RowFailed. progress: True or False; without it, shown on a terminal and in
+        a notebook. read_ahead: rows that may be read before their results are taken. settings: any setting of
+        ``engine run`` by its flag's name: model, base_url, max_tokens, retries, timeout (s), ...
+        """
+        if on_error not in ("keep", "raise"):
+            raise UsageError(f'on_error is {on_error!r}. Use "keep" or "raise".')
+        if read_ahead is not None and read_ahead < 1:
+            raise UsageError("read_ahead has to be at least 1 row.")
+        self._steps = steps_of(steps)
+        self._given = rows_given(rows)
+        self._raises = on_error == "raise"
+        self._show = way_of_showing(progress)
+        told: dict[str, Any] = dict(settings, in_flight=max_flows, procs=procs, rpm=rpm, tpm=tpm)
+        told = {name: value for name, value in told.items() if value is not None}
+        if state is None:
+            told.setdefault("durability", "os")  # nothing of it is to outlive this process
+        loaded = job_of(self._steps, {**told, "state": None if state is None else str(state)})
+        self._job, self._auth = loaded.job, loaded.auth
+        self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
+        self._temporary: Callable[[], object] | None = None
+        if state is None:
+            # Named like a run's own folder, so that the next run removes it should this process be killed.
+            folder = tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-")
+            self._temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._job = replace(self._job, state=str(Path(folder, "state")))
+        self._lock = threading.Lock()
+        self._running: Running | None = None  # the present run
+        self._last: Running | None = None  # the present one, or the one before
+        self._unread: dict[int, object] = {}  # of rows that can be read once: the failed ones, by number
+        self._is_used = self._is_closed = False
+
+    # --- results ----------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Result]:
+        """All results, in the order of the rows, once every row has one.
+
+        Rows that failed are among them. Raises RunStopped when the endpoint will not serve, and what the rows' own
+        iterable raised; what was done by then is not lost: call ``run`` again, or give the same ``state`` later.
+        """
+        return sorted(self.stream(), key=_place)
+
+    def stream(self) -> Iterator[Result]:
+        """Results as rows complete, while the others run. The rows are read no further than results are taken."""
+        return self._results(self._begin)
+
+    async def arun(self) -> list[Result]:
+        """As ``run``, without blocking the event loop it is awaited on."""
+        return sorted([result async for result in self.astream()], key=_place)
+
+    async def astream(self) -> AsyncIterator[Result]:
+        """As ``stream``, on an event loop. Cancelled, the run is drained first."""
+        running = self._begin()
+        try:
+            while (records := await running.take_soon()) is not None:
+                for result in self._read(running, records):
+                    yield result
+            _refuse_half(running)
+        finally:
+            try:
+                await running.close_soon()
+            finally:
+                self._end(running)
+
+    def retry_failed(self) -> list[Result]:
+        """Run the rows that failed once more, and only these; their new results, in order.
+
+        ``results[result.index] = result`` puts them among the others.
+        """
+        failed = self._failed_numbers()
+        return sorted(self._results(lambda: self._begin_again(failed)), key=_place) if failed else []
+
+    @property
+    def status(self) -> dict[str, int | None]:
+        """How many rows there are (``total``), are ``completed``, ``failed``, ``running`` and ``pending``.
+
+        Cheap, from any thread, also while it runs. ``total`` and ``pending`` are None while the number of rows is not
+        known: before a generator was read to its end.
+        """
+        last = self._last
+        counts = {"completed": 0, "failed": 0, "running": 0} if last is None else last.counts()
+        total = self._given.total
+        if total is None and last is not None and last.summary is not None and not last.summary.stopped:
+            total = last.summary.rows
+        pending = None if total is None else max(0, total - sum(counts.values()))
+        return {"total": total, **counts, "pending": pending}
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The names of the columns that the values hold, in order; () before the first run has begun."""
+        return () if self._last is None else self._last.answers
+
+    def close(self) -> None:
+        """End what runs, and remove what is kept, unless it is in a folder of the caller's. Safe to call twice."""
+        running, self._is_closed = self._running, True
+        if running is not None:
+            running.close()
+            self._end(running)
+        if self._temporary is not None:
+            self._temporary()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- runs -------------------------------------------------------------------------------------------------
+
+    def _results(self, begin: Callable[[], Running]) -> Iterator[Result]:
+        running = begin()
+        try:
+            while (records := running.take()) is not None:
+                yield from self._read(running, records)
+            _refuse_half(running)
+        finally:
+            try:
+                running.close()
+            finally:
+                self._end(running)
+
+    def _read(self, running: Running, records: Iterable[tuple[int, bytes]]) -> Iterator[Result]:
+        reader = Reader(running.answers, as_dict=not is_single(self._steps) and len(self._steps) > 1)
+        for number, record in records:
+            row = running.source.take(number)
+            result = reader.read(number, record, row)
+            if not result.ok and not self._given.can_be_read_again:
+                self._unread[number] = row
+            if not result.ok and self._raises:
+                raise RowFailed(result)
+            yield result
+
+    def _begin(self) -> Running:
+        given = self._given
+        if self._is_used and not given.can_be_read_again:
+            raise UsageError(
+                "The rows of this pool came from an iterator, which can be read only once. Make a new Pool with new "
+                "rows; with the same state= rows that are done are not sent again."
+            )
+        source = RowsSource(
+            given.rows,
+            ahead_max=self._ahead_max,
+            row_bytes_max=self._job.limits.row_bytes_max,
+            again=given.again,
+            total=given.total,
+        )
+        return self._start(source, is_retry=False)
+
+    def _begin_again(self, failed: set[int]) -> Running:
+        if self._given.can_be_read_again:
+            rows = self._given.numbered(failed)
+        else:
+            unread = self._unread
+            missing = failed - unread.keys()
+            if missing:
+                raise UsageError(
+                    f"{len(missing)} rows failed in an earlier run, and this pool has not read them: their iterator "
+                    "can be read only once. Run the pool first, or give the rows as a list."
+                )
+            rows = ((number, unread.pop(number)) for number in sorted(failed))
+        source = PartSource(rows, ahead_max=self._ahead_max, row_bytes_max=self._job.limits.row_bytes_max)
+        return self._start(source, is_retry=True)
+
+    def _failed_numbers(self) -> set[int]:
+        if self._running is not None:
+            raise UsageError("This pool is running: retry_failed() comes after its end.")
+        state = Path(self._job.state)
+        if self._is_closed or not state.is_dir():
+            return set()
+        with Store.view(state) as store:
+            return {row for row, _, ok in store.finished() if not ok}
+
+    def _start(self, source: RowsSource, *, is_retry: bool) -> Running:
+        with self._lock:
+            if self._is_closed:
+                raise UsageError("This pool is closed. Make a new one; with the same state= it goes on.")
+            if self._running is not None:
+                raise UsageError(
+                    "This pool is running already. Take its results to their end first, or close it."
+                )
+            job = replace(self._job, retry_failed=is_retry, fresh=self._job.fresh and not self._is_used)
+            self._is_used = True
+            self._running = self._last = Running(job, self._auth, source, self._show)
+            _ALIVE.add(self._running)
+            return self._running
+
+    def _end(self, running: Running) -> None:
+        _ALIVE.discard(running)
+        with self._lock:
+            if self._running is running:
+                self._running = None
+
+
+def _refuse_half(running: Running) -> None:
+    """Raise what ended a run before every row had its outcome."""
+    error, summary = running.error, running.summary
+    running.wait()
+    if isinstance(error, RowsFailed) and error.__cause__ is not None:
+        raise error.__cause__
+    if error is not None:
+        raise error
+    if summary is not None and summary.stopped:
+        raise RunStopped(
+            f"The run stopped: {summary.stopped}. {summary.ok:,} rows are done, {summary.failed:,} failed, the others are "
+            "open: run the pool again to go on with them."
+        )
+
+
+def _place(result: Result) -> int:
+    return result.index
+
+
+# Runs that go on at the interpreter's end: whoever still reads of them is gone.
+_ALIVE: "weakref.WeakSet[Running]" = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    for running in list(_ALIVE):
+        running.close()
+
+
+# Before the interpreter shuts its thread pools down, where it can be asked for that: a run needs them to end.
+getattr(threading, "_register_atexit", atexit.register)(_end_all)

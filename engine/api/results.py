@@ -1,0 +1,101 @@
+"""What came of a row, for programs: made from the row's record as it is stored.
+
+Rules of this file:
+1. What a record's columns of figures say is here as fields; their names are not a caller's concern.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.core.errors import EngineError, ExitCode
+from engine.formats.record import decode_row
+
+_FIGURES = ("_status", "_error", "_attempts", "_latency_ms", "_tokens_in", "_tokens_out")
+
+
+class Usage(NamedTuple):
+    """Tokens that a row cost, all its attempts together; None where the endpoint did not say."""
+
+    tokens_in: int | None
+    tokens_out: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row's result."""
+
+    value: Any
+    """The answer; None where the row failed. Of several steps, or of a schema's properties, a dict by column."""
+    status: str
+    """``"ok"`` or ``"failed"``."""
+    error: str
+    """Why it failed, ``"kind: sentence"``; ``""`` where it did not."""
+    row: Any
+    """The object that was given, as it was given."""
+    index: int
+    """Its place among the rows, from 0."""
+    usage: Usage
+    latency_ms: float | None
+    """Of the last attempt, in milliseconds; None where nothing was sent."""
+    attempts: int
+    """Requests that were sent for it, retries included."""
+    traceback: str = ""
+    """Of the user's function that raised, where one did."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the row has its answer."""
+        return self.status == "ok"
+
+
+class RowFailed(EngineError):
+    """A row failed, and ``on_error="raise"`` was asked for. ``result`` is the row's."""
+
+    exit_code = ExitCode.SOME_FAILED
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(
+            f"Row {result.index} failed: {result.error}. The run was stopped; what was done before is kept with the pool."
+        )
+        self.result = result
+
+
+class RunStopped(EngineError):
+    """The run stopped before every row had its outcome: the endpoint will not serve, or too many rows failed."""
+
+    exit_code = ExitCode.STOPPED
+
+
+class Reader:
+    """Makes results of records. ``answers``: the answer columns; ``as_dict``: the value is a dict even of one."""
+
+    def __init__(self, answers: tuple[str, ...], *, as_dict: bool) -> None:
+        self._answers = answers
+        self._is_dict = as_dict or len(answers) != 1
+        # Only these columns are decoded: records hold the whole input row as well.
+        names = {f"f{at}": name for at, name in enumerate((*_FIGURES, *answers))}
+        shape = msgspec.defstruct(
+            "Shape", [(field, Any, None) for field in names], rename=names, gc=False, module=__name__
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(shape)
+        self._fields = tuple(names)
+
+    def read(self, index: int, record: bytes, row: Any) -> Result:
+        """The result of row ``index``; ``row`` is the caller's own object."""
+        values = self._values(record)
+        status, error, attempts, latency_ms, tokens_in, tokens_out, *answers = values
+        value: Any = None
+        if status == "ok":
+            value = dict(zip(self._answers, answers, strict=True)) if self._is_dict else answers[0]
+        usage = Usage(tokens_in, tokens_out)
+        return Result(value, status, error or "", row, index, usage, latency_ms, attempts or 0)
+
+    def _values(self, record: bytes) -> list[Any]:
+        try:
+            shape = self._decoder.decode(record)
+        except msgspec.DecodeError:  # a number out of range, which only the exact way can read
+            found = decode_row(record)
+            return [found.get(name) for name in (*_FIGURES, *self._answers)]
+        return [getattr(shape, field) for field in self._fields]

@@ -1,0 +1,180 @@
+"""One run in a thread of its own, and the records that come out of it, for a program that goes on beside it.
+
+Rules of this file:
+1. Whoever waits here can be interrupted; the run is then drained: calls in flight may end, nothing more is sent.
+2. A second interrupt ends the run at once. Either way no process of the run is left when ``close`` returns.
+3. Everything may be called from any thread, but only one at a time takes records.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from engine.config import Job
+from engine.coordinator.run import run_job
+from engine.core.commit import Counts
+from engine.credentials import Auth
+from engine.observe.progress import Progress
+from engine.observe.summary import Summary
+from engine.rows import RowsSource
+
+if TYPE_CHECKING:
+    from engine.coordinator.session import Session
+
+Record = tuple[int, bytes]  # a row's number and its record
+
+
+class Running:
+    """A run that has been started. ``over`` is set once its thread has nothing more to say."""
+
+    def __init__(
+        self, job: Job, auth: tuple[Auth, ...], source: RowsSource, show: Callable[[], Progress]
+    ) -> None:
+        """``show``: makes what shows the progress, in the run's own thread."""
+        self.job = job
+        self.source = source
+        self.answers: tuple[str, ...] = ()  # the answer columns, before the first record comes
+        self.summary: Summary | None = None
+        self.error: BaseException | None = None
+        self._auth = auth
+        self._show = show
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._records: deque[Sequence[Record]] = deque()
+        self._wakers: list[Callable[[], None]] = []
+        self._stops = 0  # how often it was told to stop
+        self._session: Session | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._before = Counts(0, {}, 0, 0, 0)
+        self.is_over = False
+        self._thread = threading.Thread(target=self._run, name="engine run", daemon=True)
+        self._thread.start()
+
+    # --- what the run calls, in its threads -------------------------------------------------------------------
+
+    def hand(self, records: Sequence[Record]) -> None:
+        """See ``coordinator.caller``."""
+        with self._lock:
+            self._records.append(records)
+            self._tell()
+
+    def began(self, session: "Session", answers: tuple[str, ...], before: Counts) -> None:
+        """See ``coordinator.caller``."""
+        with self._lock:
+            self.answers = answers
+            self._before = before
+            self._session = session
+            self._loop = asyncio.get_running_loop()
+            for _ in range(self._stops):
+                self._loop.call_soon(session.interrupt)
+
+    def _run(self) -> None:
+        try:
+            self.summary = run_job(self.job, self._auth, self._show(), caller=self)
+        except BaseException as error:  # it is raised where the results are waited for
+            self.error = error
+        finally:
+            self.source.close()
+            with self._lock:
+                self._loop = None
+                self.is_over = True
+                self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        for wake in self._wakers:
+            wake()
+
+    # --- what its user calls ----------------------------------------------------------------------------------
+
+    def take(self) -> Sequence[Record] | None:
+        """The next records, waiting for them; None once there are no more."""
+        with self._lock:
+            self._changed.wait_for(lambda: self._records or self.is_over)
+            return self._records.popleft() if self._records else None
+
+    async def take_soon(self) -> Sequence[Record] | None:
+        """As ``take``, on any event loop."""
+        await self._until(lambda: bool(self._records) or self.is_over)
+        with self._lock:
+            return self._records.popleft() if self._records else None
+
+    def stop(self) -> None:
+        """Drain; told a second time, end at once. Does not wait."""
+        with self._lock:
+            self._stops += 1
+            if self._loop is not None and self._session is not None:
+                try:
+                    self._loop.call_soon_threadsafe(self._session.interrupt)
+                except RuntimeError:
+                    return  # the loop has just been closed: the run is over
+            else:
+                self.source.close()  # it may still be waiting for the first rows
+
+    def close(self) -> None:
+        """Stop, and wait until nothing of the run is left; a KeyboardInterrupt meanwhile ends it at once."""
+        if not self.is_over:
+            self.stop()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for the end. A KeyboardInterrupt meanwhile ends the run at once, and is raised when it is over."""
+        try:
+            self._join()
+        except BaseException:
+            self.stop()
+            self._join()
+            raise
+
+    async def close_soon(self) -> None:
+        """As ``close``, on any event loop; to be cancelled meanwhile ends the run at once."""
+        if not self.is_over:
+            self.stop()
+        try:
+            await self._until(lambda: self.is_over)
+        except asyncio.CancelledError:
+            self.stop()
+            await self._until(lambda: self.is_over)
+            raise
+        finally:
+            self._join()
+
+    def _join(self) -> None:
+        with self._lock:
+            self._changed.wait_for(lambda: self.is_over)
+        self._thread.join()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(changed.set)
+            except RuntimeError:
+                pass  # that loop is closed: nobody waits any more
+
+        with self._lock:
+            self._wakers.append(wake)
+        try:
+            while not condition():
+                changed.clear()
+                if not condition():  # it may have come true since
+                    await changed.wait()
+        finally:
+            with self._lock:
+                self._wakers.remove(wake)
+
+    def counts(self) -> dict[str, int]:
+        """Rows that are ``completed`` and ``failed``, of earlier runs too, and ``running`` in workers, at this moment."""
+        session = self._session
+        if session is None:
+            return {"completed": 0, "failed": 0, "running": 0}
+        metrics = session.metrics
+        busy = 0 if self.is_over else sum(child.busy for child in session.supervisor.children)
+        return {
+            "completed": self._before.ok + metrics.ok,
+            "failed": sum(self._before.failed.values()) + metrics.failed,
+            "running": busy,
+        }

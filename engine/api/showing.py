@@ -1,0 +1,45 @@
+"""How a run of a program shows its progress: on a terminal and in a notebook by itself, elsewhere when asked for.
+
+Rules of this file:
+1. Without a place to be shown, notes go to the logger ``engine``, at the level INFO.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from engine.observe.progress import LiveView, PlainLines, Progress
+from engine.observe.snapshot import Snapshot
+
+
+class Logged:
+    """Shows no progress; notes are logged."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("engine")
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Nothing."""
+
+    def note(self, sentence: str) -> None:
+        """The note, for whoever listens to the logger."""
+        self._logger.info(sentence)
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+def way_of_showing(progress: bool | None) -> Callable[[], Progress]:
+    """What makes the view: ``progress`` True for one in any case, False for none, None for one where it redraws."""
+    if progress is False:
+        return Logged
+    if sys.stderr is not None and (sys.stderr.isatty() or in_notebook()):
+        return LiveView
+    return PlainLines if progress else Logged
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel."""
+    shell = sys.modules.get("IPython")
+    found = None if shell is None else shell.get_ipython()
+    return type(found).__name__ in ("ZMQInteractiveShell", "Shell")  # Jupyter's; Google Colab's
