@@ -39,17 +39,15 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
         steps = ask(**own)
     with Pool(steps, _Rows(kind, frame), **settings) as pool:
         results = pool.run()
-        names = pool.answers
-    columns = _columns(names, results)
+        columns = _columns(pool.answers, results, as_dict=pool.gives_dicts)
     return cast(F, kind.with_columns(frame, columns))
 
 
-def _columns(names: tuple[str, ...], results: list[Result]) -> dict[str, list[Any]]:
+def _columns(names: tuple[str, ...], results: list[Result], *, as_dict: bool) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     for name in names:
         columns[name] = [
-            result.value.get(name) if isinstance(result.value, dict) and len(names) > 1 else result.value
-            for result in results
+            result.value[name] if as_dict and result.value is not None else result.value for result in results
         ]
     if not all(result.ok for result in results):
         columns[ERROR_COLUMN] = [result.error or None for result in results]

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from engine.api.plans import is_single, job_of, rows_given
+from engine.api.plans import job_of, rows_given
 from engine.api.results import Reader, Result, RowFailed, RunStopped
 from engine.api.running import Running
 from engine.api.showing import way_of_showing
@@ -146,6 +146,11 @@ class Pool:
         """The names of the columns that the values hold, in order; () before the first run has begun."""
         return () if self._last is None else self._last.answers
 
+    @property
+    def gives_dicts(self) -> bool:
+        """Whether values are dicts by column: those of several steps, and of a schema's several properties."""
+        return len(self._steps) > 1 or len(self.answers) > 1
+
     def close(self) -> None:
         """End what runs, and remove what is kept, unless it is in a folder of the caller's. Safe to call twice."""
         running, self._is_closed = self._running, True
@@ -178,7 +183,7 @@ class Pool:
                 self._end(running)
 
     def _read(self, running: Running, records: Iterable[tuple[int, bytes]]) -> Iterator[Result]:
-        reader = Reader(running.answers, as_dict=not is_single(self._steps) and len(self._steps) > 1)
+        reader = Reader(running.answers, as_dict=self.gives_dicts)
         for number, record in records:
             row = running.source.take(number)
             result = reader.read(number, record, row)

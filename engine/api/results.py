@@ -69,11 +69,11 @@ class RunStopped(EngineError):
 
 
 class Reader:
-    """Makes results of records. ``answers``: the answer columns; ``as_dict``: the value is a dict even of one."""
+    """Makes results of records. ``answers``: the answer columns; ``as_dict``: the value is a dict of them."""
 
     def __init__(self, answers: tuple[str, ...], *, as_dict: bool) -> None:
         self._answers = answers
-        self._is_dict = as_dict or len(answers) != 1
+        self._is_dict = as_dict
         # Only these columns are decoded: records hold the whole input row as well.
         names = {f"f{at}": name for at, name in enumerate((*_FIGURES, *answers))}
         shape = msgspec.defstruct(

@@ -5,7 +5,7 @@ Rules of this file:
 2. Nothing is checked here but what makes no sense in any job: the settings' own reader says the rest.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -163,8 +163,8 @@ def steps_of(steps: "Step | Chain | Iterable[Step | Chain]") -> tuple[Step, ...]
     return found
 
 
-def _flat(steps: "Iterable[Step | Chain]") -> "Iterable[Step]":
-    for step in (steps,) if isinstance(steps, str) or not hasattr(steps, "__iter__") else steps:
+def _flat(steps: Any) -> Iterator[Step]:
+    for step in (steps,) if isinstance(steps, str) or not isinstance(steps, Iterable) else steps:
         if isinstance(step, Chain):
             yield from step.steps
         elif isinstance(step, Step):

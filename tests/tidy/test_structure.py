@@ -44,7 +44,9 @@ HOMES = {
     "sqlite3": {"store/store.py", "store/opening.py", "store/writing.py"},
     "jinja2": {"steps/template.py"},
     "httptools": {"mock/server.py", "worker/wires/lean.py", "worker/wires/lean_channel.py"},
-    "pyarrow": {"formats/parquet.py"},
+    "pyarrow": {"api/frames.py", "formats/parquet.py"},
+    "pandas": {"api/frames.py"},
+    "polars": {"api/frames.py"},
 }
 IMPURE = {
     "time",

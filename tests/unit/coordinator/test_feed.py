@@ -99,10 +99,12 @@ def test_finished_rows_are_passed_over_and_counted(tmp_path: Path) -> None:
 
         source = source_of(path)
         heard = Heard()
-        heard.feed(source, finished=finished, again=lambda: source_of(path)).start()
+        told: list[int] = []
+        again = lambda: source_of(path)  # noqa: E731
+        heard.feed(source, finished=finished, again=again, on_finished=told.append).start()
         chunk = await asyncio.wait_for(heard.chunks.get(), 10)
         assert [row.row for row in chunk.rows] == [0, 2, 4]
-        assert chunk.resumed == 2
+        assert (chunk.resumed, told) == (2, [1, 3])
         source.close()
 
     asyncio.run(scene())

@@ -1,0 +1,43 @@
+"""Progress of programs: where it is shown, and where notes go otherwise."""
+
+import io
+import logging
+import sys
+import types
+
+import pytest
+
+from engine.api.showing import Logged, in_notebook, way_of_showing
+from engine.observe.progress import LiveView, PlainLines
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_progress_by_itself_and_a_file_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert [way_of_showing(asked) for asked in (None, True, False)] == [Logged, PlainLines, Logged]
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert [way_of_showing(asked) for asked in (None, True, False)] == [LiveView, LiveView, Logged]
+    monkeypatch.setattr(sys, "stderr", None)
+    assert way_of_showing(None) is Logged
+
+
+def test_a_notebook_shows_progress_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ZMQInteractiveShell:
+        pass
+
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    shell = types.SimpleNamespace(get_ipython=lambda: None)
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    assert not in_notebook()
+    shell.get_ipython = ZMQInteractiveShell
+    assert in_notebook() and way_of_showing(None) is LiveView
+
+
+def test_notes_are_logged_where_nothing_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="engine"):
+        Logged().note("a worker died")
+    assert [record.getMessage() for record in caplog.records] == ["a worker died"]
