@@ -5,6 +5,7 @@ Rules of this file:
 2. Who is late catches up as fast as the loop allows, or drops what is late, as was asked; both are counted.
 3. When the time is up, what is late is dropped and counted; what is under way may end.
 4. In a closed loop a request is intended at the moment its slot is free.
+5. What was held back, or waited for permits, counts as figures do: not what was intended during the warm-up.
 """
 
 import asyncio
@@ -148,7 +149,7 @@ class Drive:
                 self._held_until = float("inf")
                 return
             else:
-                self.held_back += due < self._held_until
+                self.held_back += due < self._held_until and at_s >= self._warmup_s
                 self._send(index, at_s, due, now)
                 sends_left -= 1
             self._next = next(arrivals, None)
@@ -214,7 +215,8 @@ class Drive:
         for _ in range(min(many, len(self._waiting))):
             exchange = self._waiting.popleft()
             exchange.generation = generation
-            self.quota_waited += now - exchange.timing.intended > LATE_S
+            is_late = now - exchange.timing.intended > LATE_S
+            self.quota_waited += is_late and exchange.at_s >= self._warmup_s
             self._launch(exchange, now)
             now = monotonic()
         self._go_on()

@@ -246,6 +246,29 @@ def test_requests_wait_for_permits_and_their_response_time_holds_the_wait(scene:
     assert scene.ends == 1
 
 
+def test_what_waited_for_room_in_the_warm_up_is_not_told_of_the_window(scene: Scene) -> None:
+    scene.wire._answer = lambda number: (0.5 if number < 20 else 0.001, OK)
+    drive = scene.drive(even(100, duration_s=2.0), in_flight_max=20, warmup_s=1.0)
+    scene.clock.run(scene.start + 10)
+    assert drive.in_flight_peak == 20
+    assert (drive.held_back, scene.measures.counts.completed) == (0, 100)
+
+
+def test_what_waited_for_room_after_the_warm_up_is_told_to_the_request(scene: Scene) -> None:
+    scene.wire._answer = lambda number: (1.0, OK)
+    drive = scene.drive(even(100, requests=100), in_flight_max=50, warmup_s=0.75)
+    scene.clock.run(scene.start + 20)
+    assert drive.held_back == 25
+
+
+def test_what_waited_for_permits_in_the_warm_up_is_not_told_of_the_window(scene: Scene) -> None:
+    drive = scene.drive(even(10, requests=10), permits=Desk(), warmup_s=0.55)
+    scene.clock.run(scene.start + 2.0)
+    drive.granted(10, 1)
+    scene.clock.run(scene.start + 10)
+    assert (scene.measures.counts.warm_up, drive.quota_waited) == (6, 4)
+
+
 def test_a_test_that_ends_with_its_count_waits_for_all_its_permits(scene: Scene) -> None:
     desk = Desk()
     drive = scene.drive(even(100, requests=10), permits=desk)
