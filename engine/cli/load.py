@@ -2,6 +2,7 @@
 
 Rules of this file:
 1. Flags only: what they mean is decided in ``engine.loadtest.plan``.
+2. However it ends, it says what that means for the figures: a Ctrl-C before there are any, a report nobody took.
 """
 
 import json
@@ -10,6 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli.early import ended_by_signals
+from engine.core.errors import EngineError, ExitCode, InternalFault, StoreFailure
+
+_INTERRUPTED = "interrupted before the test was under way: nothing was measured."
 _EXAMPLES = """Examples:
 
 \b
@@ -124,27 +129,44 @@ def load_command(
     ] = False,
 ) -> int:
     """Send by a schedule, and report honestly what the endpoint did, and what this client did."""
-    from engine.loadtest.live import choose_view
-
-    if selftest:
-        from engine.loadtest.selftest import run_selftest
-
-        return run_selftest(as_json=as_json, note=lambda line: print(line, file=sys.stderr, flush=True))
-    from engine.loadtest.command import Outputs, run_load
-    from engine.loadtest.plan import plan_of
-
-    outputs = Outputs(out=out or "", html=html or "", hlog=hlog or "")
-    outputs.check()
-    planned = plan_of(context.params)
-    view = choose_view(quiet=quiet, no_progress=no_progress)
-    return run_load(planned, outputs, view, lambda results: show(results, as_json=as_json, quiet=quiet))
+    try:
+        return _selftest(context.params) if selftest else _test(context.params)
+    except KeyboardInterrupt:
+        print(f"engine: {_INTERRUPTED}", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except (EngineError, BrokenPipeError):
+        raise
+    except Exception as error:
+        means = "No figures came of it, or they are above; results files that are not there were not written."
+        raise InternalFault("engine load", error, means) from error
 
 
 load_command.__doc__ = f"{load_command.__doc__}\n\n{_EXAMPLES}"
 
 
+def _selftest(flags: dict[str, Any]) -> int:
+    with ended_by_signals(_INTERRUPTED):
+        from engine.loadtest.selftest import run_selftest
+
+    return run_selftest(as_json=flags["as_json"], note=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _test(flags: dict[str, Any]) -> int:
+    as_json, quiet = flags["as_json"], flags["quiet"]
+    with ended_by_signals(_INTERRUPTED):
+        from engine.loadtest.command import Outputs, run_load
+        from engine.loadtest.live import choose_view
+        from engine.loadtest.plan import plan_of
+
+        outputs = Outputs(out=flags["out"] or "", html=flags["html"] or "", hlog=flags["hlog"] or "")
+        outputs.check()
+        planned = plan_of(flags)
+    view = choose_view(quiet=quiet, no_progress=flags["no_progress"])
+    return run_load(planned, outputs, view, lambda results: show(results, as_json=as_json, quiet=quiet))
+
+
 def show(results: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """Print the results where they belong. A standard output that takes nothing is told, and costs no file."""
+    """Print the results where they belong. Raises StoreFailure for a standard output that takes nothing."""
     from engine.loadtest.summary import text
 
     try:
@@ -155,4 +177,7 @@ def show(results: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"engine: the report could not be printed: {error.strerror}.", file=sys.stderr)
+        raise StoreFailure(
+            f"The {'results' if as_json else 'report'} could not be printed: {error.strerror}. The figures are only in the "
+            "files that --out, --html and --hlog name. Make room, or send standard output elsewhere."
+        ) from None

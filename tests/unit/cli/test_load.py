@@ -1,0 +1,76 @@
+"""How ``engine load`` ends when something other than a load test happens: the sentence fits the figures, not rows."""
+
+import errno
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loadtests import calm, outcome, plan
+
+from engine.cli.load import show
+from engine.cli.main import main
+from engine.core.errors import StoreFailure
+from engine.loadtest import command
+from engine.loadtest import plan as plan_module
+from engine.loadtest.results import results_of
+
+URL = ["load", "http://127.0.0.1:9/", "--rate", "10", "--quiet"]
+
+
+class Full(io.StringIO):
+    """A standard output on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _broken(*arguments: Any, **flags: Any) -> Any:
+    raise RuntimeError("surprise")
+
+
+def _interrupted(*arguments: Any, **flags: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_a_fault_while_it_measures_says_that_there_are_no_figures_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "conductor", _broken)
+    assert main([*URL, "--out", str(tmp_path / "r.json")]) == 6
+    said = capsys.readouterr().err
+    assert "the load test failed: RuntimeError: surprise" in said
+    assert "what was measured is lost, and no results file was written" in said
+    assert "Traceback" in said, "whoever reports it has to quote it"
+    assert "ows" not in said.splitlines()[-1] and list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_before_the_test_speaks_of_no_rows_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_module, "plan_of", _broken)
+    assert main(URL) == 6
+    assert "engine load failed: RuntimeError: surprise" in (said := capsys.readouterr().err)
+    assert "No figures came of it" in said and "ommitted" not in said
+
+
+def test_an_interruption_before_the_first_figure_is_exit_4_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "conductor", _interrupted)
+    assert main(URL) == 4
+    assert capsys.readouterr().err == (
+        "engine: interrupted before the test was under way: nothing was measured.\n"
+    )
+
+
+@pytest.mark.parametrize(("as_json", "what"), [(True, "results"), (False, "report")])
+def test_a_standard_output_that_takes_nothing_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, as_json: bool, what: str
+) -> None:
+    asked = plan()
+    results = results_of(asked, outcome(calm(asked)))
+    monkeypatch.setattr("sys.stdout", Full())
+    with pytest.raises(StoreFailure, match=rf"The {what} could not be printed: No space left on device\."):
+        show(results, as_json=as_json, quiet=False)
