@@ -125,7 +125,8 @@ def load_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes, no report.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
     selftest: Annotated[
-        bool, typer.Option("--selftest", help="Try this machine and this program themselves.")
+        bool,
+        typer.Option("--selftest", help="Try this machine and this program themselves (20 s, loopback)."),
     ] = False,
 ) -> int:
     """Send by a schedule, and report honestly what the endpoint did, and what this client did."""
@@ -146,9 +147,10 @@ load_command.__doc__ = f"{load_command.__doc__}\n\n{_EXAMPLES}"
 
 def _selftest(flags: dict[str, Any]) -> int:
     with ended_by_signals(_INTERRUPTED):
-        from engine.loadtest.selftest import run_selftest
+        from engine.loadtest.selftest import refuse_flags, run_selftest
 
-    return run_selftest(as_json=flags["as_json"], note=lambda line: print(line, file=sys.stderr, flush=True))
+        refuse_flags(flags)
+    return run_selftest(as_json=flags["as_json"], quiet=flags["quiet"])
 
 
 def _test(flags: dict[str, Any]) -> int:

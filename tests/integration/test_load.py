@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -462,3 +463,42 @@ def test_a_run_is_replayed_at_the_moments_it_sent_its_rows(tmp_path: Path) -> No
         for now, then in zip(sorted(played), sorted(ran), strict=True)
     ]
     assert sorted(late)[54] < 0.05, late
+
+
+def test_the_self_test_ends_in_time_and_its_exit_code_is_what_its_checks_say() -> None:
+    run = Run("load", "--selftest", "--json")
+    code = run.wait(90.0)
+    checks = {one["name"]: one for one in run.last_json()["checks"]}
+    # On a machine that is busy with other things some may not hold, which is what they are for.
+    assert code == (0 if all(one["holds"] for one in checks.values()) else 99), (checks, run.err)
+    assert checks["constant arrivals at the server, 2 workers"]["holds"] or code == 99
+    assert float(checks["a server of 100 ms"]["found"].split()[1]) >= 100.0
+    assert "about 20 seconds" in run.err
+
+
+def test_gamma_arrivals_come_in_bursts_as_large_as_was_asked() -> None:
+    with mock(log=True) as server:
+        found = load(
+            f"{server.origin}/plain", "--rate", 500, "--arrival", "gamma", "--burstiness", 0.2, "--duration", "2s", "--procs", 2,
+        )  # fmt: skip
+        times = sorted(one["at_s"] for one in server.log() if one["path"] == "/plain")
+    assert len(times) == found["sent"] == found["completed"]
+    assert (found["test"]["arrival"], found["test"]["burstiness"]) == ("gamma", 0.2)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    mean = sum(gaps) / len(gaps)
+    spread = sum((gap - mean) ** 2 for gap in gaps) / len(gaps) / mean**2
+    assert 2.5 < spread < 9, "1 over 0.2 was asked; it is 1 for a Poisson process, and 0 for an even one"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_other_wire_measures_the_same(stream: bool) -> None:
+    with mock(latency="50ms", log=True) as server:
+        found = load(
+            "--base-url", server.base_url, "--model", "m", "--prompt", "hi", "--rate", 50, "--duration", "1s",
+            "--wire", "aiohttp", *["--stream"] * stream,
+        )  # fmt: skip
+        arrived = server.stats()["by_path"]["/v1/chat/completions"]
+    assert found["test"]["wire"] == "aiohttp"
+    assert found["completed"] == arrived == 50
+    assert 49.0 <= found["latency_ms"]["p50"] <= 90.0
+    assert ("ttft_ms" in found) == stream

@@ -12,7 +12,7 @@ from loadtests import calm, outcome, plan
 from engine.cli.load import show
 from engine.cli.main import main
 from engine.core.errors import StoreFailure
-from engine.loadtest import command
+from engine.loadtest import command, selftest
 from engine.loadtest import plan as plan_module
 from engine.loadtest.results import results_of
 
@@ -74,3 +74,29 @@ def test_a_standard_output_that_takes_nothing_is_a_failure(
     monkeypatch.setattr("sys.stdout", Full())
     with pytest.raises(StoreFailure, match=rf"The {what} could not be printed: No space left on device\."):
         show(results, as_json=as_json, quiet=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["http://127.0.0.1:9/"], "a URL"), (["--rate", "10"], "--rate"), (["--out", "r.json"], "--out"),
+        (["--fail-if", "error_rate>1%"], "--fail-if"), (["--procs", "8"], "--procs"), (["--stream"], "--stream"),
+        (["--concurrency", "1", "--json"], "--concurrency"),
+    ],
+)  # fmt: skip
+def test_a_self_test_refuses_flags_that_it_would_pass_over(
+    flags: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["load", "--selftest", *flags]) == 2
+    assert f"--selftest does not go with {named}: " in capsys.readouterr().err
+
+
+def test_a_quiet_self_test_says_nothing_but_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("_arrivals", "_latency", "_freeze", "_throughput"):
+        monkeypatch.setattr(selftest, part, lambda: [selftest.Check("one", "3", "below 2", False)])
+    assert main(["load", "--selftest", "--quiet"]) == 99
+    assert capsys.readouterr() == ("", "")
+    assert main(["load", "--selftest", "--quiet", "--no-progress", "--json"]) == 99
+    assert capsys.readouterr().out.count('"holds": false') == 4
