@@ -27,6 +27,7 @@ class LoadError(StrEnum):
     SSE_ERROR_EVENT = "sse_error_event"
     TRUNCATED_STREAM = "truncated_stream"
     BAD_JSON = "bad_json"
+    BAD_REPLY = "bad_reply"  # JSON, where a stream was asked for
     EMPTY_RESPONSE = "empty_response"
     REFUSED = "refused"  # the model or a filter would not answer
     TOO_LARGE = "too_large"  # the reply was over the cap

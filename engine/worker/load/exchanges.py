@@ -3,12 +3,13 @@
 Rules of this file:
 1. A reply is a success or has exactly one error of ``core.load_errors``. Nothing is ever tried again.
 2. Plain HTTP is judged by its status, an answer by its provider, a stream by its events: it is a success when it has
-   said that it is whole, and has brought content.
+   said that it is whole, and has brought content. JSON is no stream, and none that was cut off.
 3. Stamps are ``time.monotonic``'s. A request counts as sent when it is handed to the wire: waiting for a connection is
    the endpoint's time, not the client's.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from engine.core.errors import ErrorKind
 from engine.core.load_errors import LoadError, error_of, error_of_status
@@ -20,6 +21,7 @@ from engine.worker.exchange import Flight, Sink
 from engine.worker.failures import SHORTAGE
 from engine.worker.fault import die_of
 
+HEAD_BYTES: Final = 64  # of a body, to see what it is
 _BROKEN_OFF = (ErrorKind.PROTOCOL_ERROR, ErrorKind.CONNECTION_RESET, ErrorKind.STALE_KEEPALIVE)
 OnLanded = Callable[["Exchange", Reply | Failure], None]
 
@@ -100,11 +102,12 @@ class AnswerExchange(Exchange):
 class StreamExchange(Exchange):
     """A slot for answers that come piece by piece; it listens to them itself."""
 
-    __slots__ = ("_dialect", "_stream")
+    __slots__ = ("_dialect", "_head", "_stream")
 
     def __init__(self, on_landed: OnLanded, dialect: str) -> None:
         super().__init__(on_landed)
         self._dialect = dialect
+        self._head = b""  # the first bytes of the body
         self._stream: Stream | None = None
 
     @property
@@ -118,6 +121,7 @@ class StreamExchange(Exchange):
         timing.stall_us = 0
         timing.tokens_in = timing.tokens_out = -1
         self.gaps_us.clear()
+        self._head = b""
         self._stream = None
 
     def on_headers(self, status: int, headers: Mapping[str, str], at: float) -> bool:
@@ -130,6 +134,8 @@ class StreamExchange(Exchange):
     def on_data(self, data: bytes, at: float) -> None:
         """See ``exchange.Sink``."""
         assert self._stream is not None
+        if not self._head:
+            self._head = data[:HEAD_BYTES]
         content = self._stream.feed(data)
         if not content:
             return
@@ -152,13 +158,16 @@ class StreamExchange(Exchange):
             return error
         if stream is None:  # it came whole all the same, compressed: nothing is known of its pieces
             stream = Stream(self._dialect)
+            self._head = result.body[:HEAD_BYTES]
             if stream.feed(result.body):
                 timing.first_content = timing.last_content = now
         timing.tokens_in, timing.tokens_out, _ = stream.usage
         if stream.failure:
             return LoadError.SSE_ERROR_EVENT
         if not stream.is_whole:
-            return LoadError.TRUNCATED_STREAM
+            # No line of an event begins so, and with Ollama's lines, which do, a whole one is a whole answer.
+            is_json = self._head.lstrip()[:1] in (b"{", b"[") and not timing.first_content
+            return LoadError.BAD_REPLY if is_json else LoadError.TRUNCATED_STREAM
         if not timing.first_content:
             return LoadError.EMPTY_RESPONSE
         timing.end = timing.last_content  # what follows it counts tokens, and is no part of the answer
