@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -175,7 +176,7 @@ def show(results: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
         if as_json:
             print(json.dumps(results), flush=True)
         elif not quiet:
-            print(text(results), flush=True)
+            print(text(results, _columns()), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -183,3 +184,11 @@ def show(results: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
             f"The {'results' if as_json else 'report'} could not be printed: {error.strerror}. The figures are only in the "
             "files that --out, --html and --hlog name. Make room, or send standard output elsewhere."
         ) from None
+
+
+def _columns() -> int:
+    """The width of the terminal that standard output is; 0 where it is none, or does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    except (OSError, ValueError):
+        return 0

@@ -34,6 +34,16 @@ MEANINGS: Final = {
     "chunk_gap": "between two pieces of content of one answer",
     "stall": "the longest such gap of each answer",
 }
+# Kinds of errors whose names do not say all of it.
+KINDS: Final = {
+    "bad_reply": "the server answered with JSON instead of a stream",
+    "bad_json": "a reply of 200 that holds no answer",
+    "truncated_stream": "the stream ended before it said so",
+    "empty_response": "an answer without content",
+    "too_large": "a reply over the cap, which was cut off",
+    "cancelled": "the test ended first",
+    "client_internal": "of this client, not of the endpoint",
+}
 STATISTICS: Final = {
     "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p99_9": "p99.9", "max": "max", "mean": "mean",
 }  # fmt: skip

@@ -100,3 +100,24 @@ def test_a_quiet_self_test_says_nothing_but_what_was_asked_for(
     assert capsys.readouterr() == ("", "")
     assert main(["load", "--selftest", "--quiet", "--no-progress", "--json"]) == 99
     assert capsys.readouterr().out.count('"holds": false') == 4
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "columns", "widest"), [(True, 132, 132), (True, 0, 80), (False, 132, 80)]
+)
+def test_the_report_is_as_wide_as_the_terminal_and_80_columns_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_terminal: bool,
+    columns: int,
+    widest: int,
+) -> None:
+    asked = plan()
+    results = results_of(asked, outcome(calm(asked)))
+    results["reasons"] = ["word " * 100]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1)
+    monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size((columns, 24)))
+    show(results, as_json=False, quiet=False)
+    shown = max(map(len, capsys.readouterr().out.splitlines()))
+    assert widest - 5 <= shown <= widest
