@@ -21,6 +21,7 @@ from engine.loadtest.wording import (
     reached,
     seconds,
     share,
+    tried,
 )
 from engine.observe.sanitise import sanitise
 
@@ -53,12 +54,12 @@ def _search(results: Mapping[str, Any], columns: int) -> Iterator[str]:
         return
     yield from textwrap.wrap(sanitise(found["says"], 1000), columns)
     yield ""
-    yield f"{'tried, per s':>{LABEL}}  {'':<6}  {'attained':>8}  {'p99 in ms':>9}"
+    yield f"{'tried, per s':>{LABEL}}  {'':<8}  {'attained':>8}  {'p99 in ms':>9}"
     for one in found["probes"]:
         attained = share(one["attainment"]) if one["attainment"] is not None else NOTHING
-        line = f"{rate(one['rate']):>{LABEL}}  {'held' if one['passed'] else 'failed':<6}  {attained:>8}"
+        line = f"{rate(one['rate']):>{LABEL}}  {tried(one):<8}  {attained:>8}"
         why = f"{line}  {ms(one['response_time_p99_ms']):>9}  {sanitise(one['why'], 200)}".rstrip()
-        for part in textwrap.wrap(why, columns, subsequent_indent=" " * 45, drop_whitespace=False):
+        for part in textwrap.wrap(why, columns, subsequent_indent=" " * 47, drop_whitespace=False):
             yield part.rstrip()
     yield ""
     yield "The best of them:" if found["rate"] is not None else "The last of them:"

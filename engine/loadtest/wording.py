@@ -99,6 +99,13 @@ def between(
     return f"at least {shown(low)}" if high is None else f"{shown(low)} – {shown(high)}"
 
 
+def tried(probe: Mapping[str, Any]) -> str:
+    """What a try of a search came to: ``held``, ``failed``, or ``repeated`` for one that decided nothing."""
+    if not probe.get("counted", True):
+        return "repeated"
+    return "held" if probe["passed"] else "failed"
+
+
 def reached(threshold: Mapping[str, Any]) -> str:
     """The figure that a threshold was held against, with its unit."""
     if threshold["value"] is None:
