@@ -36,6 +36,9 @@ class LoadError(StrEnum):
     CLIENT_INTERNAL = "client_internal"  # the request could not be sent, and that is not the server's fault
 
 
+# The reply did not end by itself, or not in time.
+CUT_OFF = frozenset({LoadError.TIMEOUT_FIRST_TOKEN, LoadError.TIMEOUT_TOTAL, LoadError.TOO_LARGE})
+
 _OF_KIND: dict[ErrorKind, LoadError] = {
     ErrorKind.DNS: LoadError.DNS,
     ErrorKind.CONNECT_REFUSED: LoadError.CONNECT_REFUSED,

@@ -245,6 +245,7 @@ class Crew:
         notes.in_flight, notes.in_flight_peak = figures.in_flight, figures.in_flight_peak
         notes.in_flight_max = figures.in_flight_max
         notes.held_back, notes.quota_waited = figures.held_back, figures.quota_waited
+        notes.cut_off_bytes = figures.cut_off_bytes
         notes.last_sent_s, notes.last_due_s = figures.last_sent_s, figures.last_due_s
         member.has_ended = member.has_ended or figures.is_last
 

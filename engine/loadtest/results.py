@@ -248,6 +248,7 @@ def _worker(notes: WorkerNotes) -> dict[str, Any]:
         "in_flight_max": notes.in_flight_max,
         "held_back": notes.held_back,
         "quota_waited": notes.quota_waited,
+        "cut_off_bytes": notes.cut_off_bytes,
         "last_sent_s": notes.last_sent_s,
     }
 

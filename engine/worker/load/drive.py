@@ -17,7 +17,7 @@ from typing import Final
 
 from engine.core.errors import ErrorKind, RowError
 from engine.core.histogram import Histogram
-from engine.core.load_errors import LoadError
+from engine.core.load_errors import CUT_OFF, LoadError
 from engine.core.measuring import LATE_S, Measures
 from engine.core.model import Failure, Reply
 from engine.worker.fetch import Fetcher
@@ -88,6 +88,7 @@ class Drive:
         self._is_sending = True
         self._is_over = False
         self.in_flight = self.in_flight_peak = self.held_back = self.quota_waited = 0
+        self.cut_off_bytes = 0  # of streams that did not end by themselves
         self.last_sent = start
         self.last_due_s = 0.0  # of what was sent or dropped, after the start
         self.sending_s = self.sending_cpu_s = 0.0  # how long it sent after the warm-up, and the CPU of that
@@ -241,6 +242,8 @@ class Drive:
             )
         if self._is_cancelled and error:
             error = LoadError.CANCELLED
+        if error in CUT_OFF:  # those of the warm-up too: it is the measured requests that they keep waiting
+            self.cut_off_bytes += exchange.streamed_bytes
         if at_s < self._warmup_s:
             measures.warmed_up()
         else:

@@ -29,7 +29,7 @@ OnLanded = Callable[["Exchange", Reply | Failure], None]
 class Exchange(Flight):
     """A slot for plain HTTP. It is used for one request after the other."""
 
-    __slots__ = ("_on_landed", "at_s", "call", "gaps_us", "generation", "timing")
+    __slots__ = ("_on_landed", "at_s", "call", "gaps_us", "generation", "streamed_bytes", "timing")
 
     def __init__(self, on_landed: OnLanded) -> None:
         super().__init__()
@@ -39,6 +39,7 @@ class Exchange(Flight):
         self.call: Call | None = None
         self.generation = 0  # of its permit
         self.gaps_us: list[int] = []  # between pieces of content
+        self.streamed_bytes = 0  # of a reply that came piece by piece
 
     @property
     def sink(self) -> Sink | None:
@@ -121,6 +122,7 @@ class StreamExchange(Exchange):
         timing.stall_us = 0
         timing.tokens_in = timing.tokens_out = -1
         self.gaps_us.clear()
+        self.streamed_bytes = 0
         self._head = b""
         self._stream = None
 
@@ -136,6 +138,7 @@ class StreamExchange(Exchange):
         assert self._stream is not None
         if not self._head:
             self._head = data[:HEAD_BYTES]
+        self.streamed_bytes += len(data)
         content = self._stream.feed(data)
         if not content:
             return

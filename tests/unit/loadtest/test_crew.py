@@ -76,8 +76,8 @@ def figures(test: int = 1, **changes: Any) -> Figures:
     values: dict[str, Any] = {
         "test": test, "is_last": True, "counts": [0] * 11, "errors": {}, "met": [], "histograms": {}, "seconds": [],
         "loop_lag": Measures().histograms["latency"].to_bytes(), "cpu_s": 0.1, "sending_s": 1.0, "lasted_s": 1.0,
-        "in_flight": 0, "in_flight_peak": 3, "in_flight_max": 9, "held_back": 0, "quota_waited": 0, "last_sent_s": 0.9,
-        "last_due_s": 0.9,
+        "in_flight": 0, "in_flight_peak": 3, "in_flight_max": 9, "held_back": 0, "quota_waited": 0, "cut_off_bytes": 0,
+        "last_sent_s": 0.9, "last_due_s": 0.9,
     }  # fmt: skip
     return Figures(**(values | changes))
 

@@ -228,9 +228,10 @@ def test_a_slot_begins_anew_with_each_request() -> None:
         0.0,
         0,
     )
-    assert (timing.tokens_out, exchange.gaps_us) == (-1, [])
+    assert (timing.tokens_out, exchange.gaps_us, exchange.streamed_bytes) == (-1, [], 0)
     exchange.on_headers(200, {}, 101.0)
     exchange.on_data(b"{}", 101.1)
+    assert exchange.streamed_bytes == 2
     assert exchange.judge(Reply(200, {}, b""), 101.2) == "bad_reply"
 
 
