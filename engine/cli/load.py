@@ -33,6 +33,8 @@ _EXAMPLES = """Examples:
   engine load --provider mock --prompt hello --rate 100 --duration 10s
   engine load --selftest
 
+A 429 of the endpoint's is a failure (http_429), never sent again. The limits of --rpm and --tpm are waited for.
+
 Durations read like 250ms, 30s, 5m, 1.5h; rates like 100 (a second), 2.5/s, 600/m. Exit codes: 0 thresholds hold or there are
 none, 99 one is broken (or the test is not VALID while there are some), 2 usage, 3 could not start, 4 interrupted, 6 internal
 fault."""

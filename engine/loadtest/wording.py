@@ -21,6 +21,7 @@ TIMES: Final = {
     "tpot": "TPOT",
     "chunk_gap": "gap of chunks",
     "stall": "longest stall",
+    "tail": "tail of stream",
 }
 MEANINGS: Final = {
     "latency": "from sending to the end of the reply",
@@ -33,6 +34,7 @@ MEANINGS: Final = {
     "tpot": "(last content - first content) / (output tokens - 1)",
     "chunk_gap": "between two pieces of content of one answer",
     "stall": "the longest such gap of each answer",
+    "tail": "from the last content to the end of the reply, which is in no other time",
 }
 # Kinds of errors whose names do not say all of it.
 KINDS: Final = {

@@ -119,7 +119,7 @@ class StreamExchange(Exchange):
         super().begin(call, at_s, intended)
         timing = self.timing
         timing.first_content = timing.first_answer = timing.last_content = 0.0
-        timing.stall_us = 0
+        timing.stall_us = timing.tail_us = 0
         timing.tokens_in = timing.tokens_out = -1
         self.gaps_us.clear()
         self.streamed_bytes = 0
@@ -173,8 +173,14 @@ class StreamExchange(Exchange):
             return LoadError.BAD_REPLY if is_json else LoadError.TRUNCATED_STREAM
         if not timing.first_content:
             return LoadError.EMPTY_RESPONSE
-        timing.end = timing.last_content  # what follows it counts tokens, and is no part of the answer
+        self._end_with_content()
         return ""
+
+    def _end_with_content(self) -> None:
+        """What follows the last content counts tokens, and is no part of the answer: it has a figure of its own."""
+        timing = self.timing
+        timing.tail_us = round((timing.end - timing.last_content) * 1e6)
+        timing.end = timing.last_content
 
     def _error(self, result: Reply | Failure) -> str:
         assert isinstance(result, Failure)
@@ -184,7 +190,7 @@ class StreamExchange(Exchange):
         if stream.is_whole and begun and not stream.failure:
             # It has said that it is whole; that the server leaves the connection open then is no part of the answer.
             self.timing.tokens_in, self.timing.tokens_out, _ = stream.usage
-            self.timing.end = self.timing.last_content
+            self._end_with_content()
             return ""
         if result.kind in _BROKEN_OFF:
             return LoadError.TRUNCATED_STREAM

@@ -121,3 +121,9 @@ def test_the_report_is_as_wide_as_the_terminal_and_80_columns_elsewhere(
     show(results, as_json=False, quiet=False)
     shown = max(map(len, capsys.readouterr().out.splitlines()))
     assert widest - 5 <= shown <= widest
+
+
+def test_the_help_says_what_becomes_of_a_429(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "A 429 of the endpoint's is a failure (http_429), never sent again." in shown

@@ -145,6 +145,7 @@ def test_a_role_chunk_is_no_first_token_and_what_follows_the_content_is_no_part_
     )
     assert exchange.gaps_us == pytest.approx([50_000, 150_000], abs=1)
     assert timing.stall_us == pytest.approx(150_000, abs=1)
+    assert timing.tail_us == pytest.approx(500_000, abs=1)
     assert (timing.tokens_in, timing.tokens_out) == (7, 3)
 
 
