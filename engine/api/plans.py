@@ -7,25 +7,44 @@ Rules of this file:
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from engine.api.steps import Step
 from engine.core.errors import UsageError
 from engine.settings import Loaded, load
-from engine.settingtable import SETTINGS
 
-# What a pool decides itself: rows come from the program, results go back to it.
-_OWN = (
-    "input",
-    "output",
-    "input_format",
-    "output_format",
-    "retry_failed",
-    "meta",
-    "in_flight",
-    "rows",
-    "escape_cells",
-)
+
+class PoolSettings(TypedDict, total=False):
+    """The settings of ``engine run`` that a pool takes too, by their flags' names, for all of its steps."""
+
+    provider: str
+    base_url: str
+    endpoint: str
+    api_version: str
+    api_key_env: str
+    endpoints: Sequence[
+        Mapping[str, Any]
+    ]  # several places that rows may go to, as a job file's [[endpoints]]
+    model: str
+    system: str
+    max_tokens: int
+    temperature: float
+    param: Mapping[str, Any]  # further fields of the request's body
+    input_tpm: int | Literal["auto"]
+    output_tpm: int | Literal["auto"]
+    share: float  # the weight among runs that share a quota on this machine
+    limiter_dir: str
+    count_tokens: bool
+    timeout: float  # seconds a request may take
+    retries: int
+    max_failures: int | str  # stop when more rows fail: a number, or a share like "5%"
+    fresh: bool  # start over: what the state folder has is moved aside
+    durability: Literal["fsync", "os"]
+    ca_file: str
+    trust_env: bool
+    wire: str
+
+
 _ASKED_AS_ONE = frozenset(
     ("take", "when", "keep", "name")
 )  # settings that only a job with a list of steps has
@@ -33,7 +52,7 @@ _ASKED_AS_ONE = frozenset(
 
 def job_of(steps: tuple[Step, ...], settings: Mapping[str, Any]) -> Loaded:
     """The job of a pool and the secrets beside it. ``settings`` by their flags' names. Raises UsageError."""
-    flags = {**_checked(settings), "input": "-", "output": "-", "input_format": "jsonl", "meta": True}
+    flags = {**settings, "input": "-", "output": "-", "input_format": "jsonl", "meta": True}
     if is_single(steps):
         flags |= steps[0].settings
     else:
@@ -46,15 +65,25 @@ def is_single(steps: tuple[Step, ...]) -> bool:
     return len(steps) == 1 and steps[0].kind != "call" and not _ASKED_AS_ONE & steps[0].settings.keys()
 
 
-def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    known = [name for name in SETTINGS if name not in _OWN and name != "steps"]
+def refuse_unknown(settings: Mapping[str, Any]) -> None:
+    """Raise UsageError for a setting that no pool has."""
     for name in settings:
-        if name in known or name == "in_flight":
-            continue
-        near = difflib.get_close_matches(name, [*known, "max_flows"], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"It knows: {', '.join(known)}."
-        raise UsageError(f"A Pool has no setting {name!r}. {hint} Nothing was sent.")
-    return dict(settings)
+        if name not in PoolSettings.__annotations__:
+            known = [
+                *PoolSettings.__annotations__,
+                "max_flows",
+                "procs",
+                "rpm",
+                "tpm",
+                "state",
+                "on_error",
+                "progress",
+            ]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It knows: {', '.join(known)}."
+            raise UsageError(
+                f"A Pool has no setting {name!r}. {hint} What concerns one step is said with it. Nothing was sent."
+            )
 
 
 class RowsGiven(NamedTuple):

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
-from engine.api.plans import job_of, rows_given
+from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
 from engine.api.results import Reader, Result, RowFailed, RunStopped
 from engine.api.running import Running
 from engine.api.showing import way_of_showing
@@ -46,7 +46,7 @@ class Pool:
         on_error: Literal["keep", "raise"] = "keep",
         progress: bool | None = None,
         read_ahead: int | None = None,
-        **settings: Any,
+        **settings: Unpack[PoolSettings],
     ) -> None:
         """Nothing is read or sent yet; what cannot work is refused now, with UsageError.
 
@@ -67,6 +67,7 @@ class Pool:
         self._given = rows_given(rows)
         self._raises = on_error == "raise"
         self._show = way_of_showing(progress)
+        refuse_unknown(settings)
         told: dict[str, Any] = dict(settings, in_flight=max_flows, procs=procs, rpm=rpm, tpm=tpm)
         told = {name: value for name, value in told.items() if value is not None}
         if state is None:

@@ -7,7 +7,7 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
@@ -67,7 +67,7 @@ def ask(
     prompt_file: str | None = None,
     take: Mapping[str, str] | None = None,
     when: str | None = None,
-    **settings: Any,
+    **settings: Unpack[StepSettings],
 ) -> Step:
     """Ask a model.
 
@@ -107,7 +107,7 @@ def request(
     into: str | None = None,
     take: Mapping[str, str] | None = None,
     when: str | None = None,
-    **settings: Any,
+    **settings: Unpack[StepSettings],
 ) -> Step:
     """Send a plain HTTP request.
 
@@ -136,7 +136,7 @@ def call(
     mode: str | None = None,
     take: Mapping[str, str] | None = None,
     when: str | None = None,
-    **settings: Any,
+    **settings: Unpack[StepSettings],
 ) -> Step:
     """Call a Python function, in the worker processes.
 

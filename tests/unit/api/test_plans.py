@@ -1,12 +1,15 @@
 """A pool's steps, settings and rows as a job: what is the same as the command line's, and what is refused."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine import Pool, UsageError, ask, request
-from engine.api.plans import is_single, job_of, rows_given
+from engine.api.plans import PoolSettings, is_single, job_of, rows_given
+from engine.api.steps import StepSettings
+from engine.settingtable import SETTINGS
 
 MOCK = {"provider": "mock"}
 
@@ -99,3 +102,12 @@ def test_a_pool_that_never_runs_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     with Pool(ask("x"), [], provider="mock", state=tmp_path / "state"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_setting_of_the_command_line_has_its_place() -> None:
+    of_a_pool = {*PoolSettings.__annotations__, *signature(Pool).parameters}
+    of_a_step = {*signature(ask).parameters, *signature(request).parameters, *StepSettings.__annotations__}
+    made_by_the_pool = {"input", "output", "input_format", "output_format", "retry_failed", "meta"}
+    otherwise = {"in_flight", "rows", "escape_cells", "steps"}  # max_flows; a slice; no cells; the steps
+    assert set(SETTINGS) <= of_a_pool | of_a_step | made_by_the_pool | otherwise
+    assert set(PoolSettings.__annotations__) <= set(SETTINGS)
