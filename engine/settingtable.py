@@ -172,6 +172,7 @@ SETTINGS: dict[str, Setting] = {
     "max_failures": Setting(_failures, ""),
     "api_key_env": Setting(_text),
     "endpoints": Setting(_tables),
+    "steps": Setting(_tables),
     "input_format": Setting(_text),
     "output_format": Setting(_text),
     "rows": Setting(_count),

@@ -40,8 +40,8 @@ def retry_command(
     from engine.coordinator.run import run_job
     from engine.core.errors import ErrorKind, UsageError
     from engine.endpoints import check_different
+    from engine.keys import auth_for
     from engine.observe.progress import choose_progress
-    from engine.settings import auth_for
     from engine.store import Store
 
     folder = state_folder(run)

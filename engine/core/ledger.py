@@ -169,6 +169,15 @@ class Ledger:
             self._close(holding, lease)
         return found
 
+    def holds(self, worker: int, lease: int, row: int) -> bool:
+        """Whether the worker holds the row under this lease. Who does not is counted as stale."""
+        holding = self._holdings.get(worker)
+        rows = None if holding is None else holding.leases.get(lease)
+        if rows is None or row not in rows:
+            self.stale_refused += 1
+            return False
+        return True
+
     def release(self, worker: int, rows: Iterable[int]) -> list[tuple[int, list[int]]]:
         """The worker gives rows back unsent: they wait again, in front, in the order they were leased in.
 
