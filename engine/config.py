@@ -12,6 +12,7 @@ from engine.core.model import Target
 from engine.core.quota import Rates
 
 WIRES = ("aiohttp", "lean")  # their files are the worker's
+CALL = Target(provider="call")  # of steps that send nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,9 @@ class Job:
     steps: tuple[
         StepPlan, ...
     ] = ()  # what each row goes through, if that is told step by step; see ``jobs_of``
+    told: str = (
+        ""  # of a job of several steps: the flags it was made from, as JSON, to read its files once more
+    )
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 

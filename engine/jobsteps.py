@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.config import StepPlan, StepSettings, Timeouts
+from engine.config import CALL, StepPlan, StepSettings, Timeouts
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
-from engine.endpoints import limits_of
-from engine.settingtable import SETTINGS
+from engine.settingtable import SETTINGS, limits_of
 
 STEPS_MAX: Final = 64
 KINDS: Final = ("ask", "request", "call")
-CALL: Final = Target(provider="call")  # of steps that send nothing
 MODES: Final = ("", "loop", "thread", "process")
 _QUESTIONS: Final = ("prompt", "prompt_file", "messages", "system")
 _REQUESTS: Final = ("url", "method", "header", "body", "select")

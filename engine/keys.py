@@ -9,10 +9,9 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from engine.config import Job, jobs_of
+from engine.config import CALL, Job, jobs_of
 from engine.core.errors import UsageError
 from engine.credentials import Auth, AuthHeader, secret_from_environment, secret_header
-from engine.jobsteps import CALL
 from engine.providers import make_provider, provider_class
 
 

@@ -23,12 +23,12 @@ from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
 from engine.credentials import Auth, names_secret
-from engine.endpoints import check_different, limits_of, read_endpoints, refuse_overruled
+from engine.endpoints import check_different, read_endpoints, refuse_overruled
 from engine.formats.detect import detect
 from engine.jobsteps import Readers, read_steps
 from engine.keys import auth_for
 from engine.providers import PROVIDERS
-from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS
+from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS, limits_of
 from engine.steps.schema import parse_schema
 
 PREFIX = "ENGINE_"
@@ -75,7 +75,7 @@ def load(
     values = {name: origin.value for name, origin in origins.items()}
     _refuse_contradictions(values)
     if values["steps"]:
-        return _load_steps(values, origins, environment)
+        return _load_steps(flags, values, origins, environment)
     headers, secret_headers = _headers(values["header"])
     input_format = values["input_format"] or detect(values["input"])[0]
     tables = values["endpoints"] or ()
@@ -108,7 +108,12 @@ def load(
     return Loaded(job, auth, origins)
 
 
-def _load_steps(values: dict[str, Any], origins: dict[str, Origin], environment: Mapping[str, str]) -> Loaded:
+def _load_steps(
+    flags: Mapping[str, Any],
+    values: dict[str, Any],
+    origins: dict[str, Origin],
+    environment: Mapping[str, str],
+) -> Loaded:
     """A job of several steps."""
     input_format = values["input_format"] or detect(values["input"])[0]
     readers = Readers(
@@ -126,12 +131,22 @@ def _load_steps(values: dict[str, Any], origins: dict[str, Origin], environment:
         target=steps[0].target,
         step=steps[0].step,
         steps=steps,
+        told=_told(flags),
     )
     if "openai-batch" in (job.input_format, job.output_format):
         raise UsageError(
             "A job with steps has rows with columns, not openai-batch lines. Give jsonl, csv or parquet."
         )
     return Loaded(job, auth_for(job, environment), origins)
+
+
+def _told(flags: Mapping[str, Any]) -> str:
+    """The flags as they can be given once more, from any folder."""
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    for name in ("job", *_FILES):
+        if isinstance(given.get(name), str):
+            given[name] = os.path.abspath(given[name])
+    return json.dumps(given)
 
 
 def _common(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -187,3 +187,9 @@ SETTINGS: dict[str, Setting] = {
     "wire": Setting(_text, "aiohttp"),
     "escape_cells": Setting(_switch, True),
 }
+
+
+def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:
+    """The fields that ``--rpm`` and its like set, of a Job or an Endpoint."""
+    limits = {name: None if value == "auto" else value for name, value in given.items()}
+    return {**limits, "learn_limits": "auto" in given.values()}

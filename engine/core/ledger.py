@@ -171,9 +171,8 @@ class Ledger:
 
     def holds(self, worker: int, lease: int, row: int) -> bool:
         """Whether the worker holds the row under this lease. Who does not is counted as stale."""
-        holding = self._holdings.get(worker)
-        rows = None if holding is None else holding.leases.get(lease)
-        if rows is None or row not in rows:
+        held = self._holdings.get(worker)
+        if held is None or row not in held.leases.get(lease, ()):
             self.stale_refused += 1
             return False
         return True
