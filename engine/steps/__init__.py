@@ -12,10 +12,11 @@ from engine.steps.base import Step
 STEPS: dict[str, str] = {
     "ask": "engine.steps.ask:Ask",
     "request": "engine.steps.request:Request",
+    "call": "engine.steps.call:Call",
 }
 
 
-def make_step(kind: str, settings: StepSettings, target: Target, provider: Provider) -> Step:
+def make_step(kind: str, settings: StepSettings, target: Target, provider: Provider | None) -> Step:
     """The step of that kind. Raises UsageError for an unknown kind, or settings or templates it cannot use."""
     place = STEPS.get(kind)
     if place is None:
