@@ -48,6 +48,8 @@ class StepSettings:
     url: str | None = None  # provider http: template
     headers: tuple[tuple[str, str], ...] = ()  # provider http: templates, without secrets
     body: str | None = None  # provider http: template
+    function: str = ""  # kind call: where it is found, see engine.steps.functions
+    mode: str = ""  # kind call: "loop", "thread" or "process"; "" for what fits the function
     into: str = "response"  # where the answer goes
     into_given: bool = False  # with --schema: the whole object goes into ``into`` instead of columns
 

@@ -12,6 +12,7 @@ from engine.steps.base import Step
 STEPS: dict[str, str] = {
     "ask": "engine.steps.ask:Ask",
     "request": "engine.steps.request:Request",
+    "call": "engine.steps.call:Call",
 }
 
 

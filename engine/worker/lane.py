@@ -367,6 +367,10 @@ class Lane:
         if self.queued or not self.has_room():
             self._used_at = now
 
+    def sweep(self, now: float) -> None:
+        """Cut off what has taken too long. A few times a second is enough."""
+        self.fetcher.sweep(now)
+
     @property
     def is_refused(self) -> bool:
         """Whether the limiter does not want this worker: its calls would wait for ever."""

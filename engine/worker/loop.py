@@ -303,7 +303,7 @@ class Worker:
         for lane in self._lanes:
             lane.tick(now, elapsed)
             if is_sweep:
-                lane.fetcher.sweep(now)
+                lane.sweep(now)
             if lane.is_refused:
                 # Its calls would wait for ever; whoever takes this one's place gets its rows.
                 os._exit(EXIT_REFUSED)
