@@ -28,11 +28,14 @@ except ModuleNotFoundError as error:
 HTML_CHARS_MAX: Final = 2_000_000
 URL_CHARS_MAX: Final = 2_000  # a longer link is no address but data
 PARSER: Final = lxml.etree.__name__.partition(".")[0]
-_NO_TEXT: Final = (
+_DROPPED: Final = frozenset({
     "script", "style", "noscript", "template", "head", "svg", "canvas", "iframe", "object", "embed", "audio", "video", "map",
-)  # fmt: skip
-_NO_CONTENT: Final = ("nav", "form", "button", "select", "textarea", "input", "dialog", "menu")
-_AROUND: Final = ("header", "footer", "aside")  # a site's, unless they stand within what the page says
+    "nav", "form", "button", "select", "textarea", "input", "dialog", "menu",
+})  # fmt: skip
+_AROUND: Final = frozenset(
+    {"header", "footer", "aside"}
+)  # a site's, unless they stand in what the page says:
+_WITHIN: Final = frozenset({"article", "main"})
 _ROLES: Final = frozenset({"navigation", "banner", "contentinfo", "search", "dialog", "menu", "menubar"})
 _XML: Final = re.compile(r"[\s\ufeff]*<\?xml[^>]*\?>")
 _GAPS: Final = re.compile(r"\n[ \t]*(?:\n[ \t]*){2,}")
@@ -46,6 +49,38 @@ _OPTIONS: Final[dict[str, Any]] = {
     "table_infer_header": True,
     "strip_pre": None,
 }
+
+
+_plain: Any = MarkdownConverter
+
+
+class _Converter(MarkdownConverter):  # type: ignore[misc, unused-ignore]
+    """markdownify's, which passes over what is not to be read instead of having it cut out of the page: that would take
+    time with the square of a page's length."""
+
+    def process_tag(self, node: Any, parent_tags: set[str] | None = None) -> str:
+        if parent_tags and _is_noise(node, parent_tags):
+            return ""
+        return str(_plain.process_tag(self, node, parent_tags=parent_tags))
+
+    def convert_a(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        if _is_no_address(el.get("href")):
+            return text
+        return str(_plain.convert_a(self, el, text, parent_tags))
+
+    def convert_img(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        if not str(el.get("alt") or "").strip() or _is_no_address(el.get("src")):
+            return ""
+        return str(_plain.convert_img(self, el, text, parent_tags))
+
+    def convert_td(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        return str(_plain.convert_td(self, el, text.replace("|", "\\|"), parent_tags))
+
+    def convert_th(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        return str(_plain.convert_th(self, el, text.replace("|", "\\|"), parent_tags))
+
+
+_converter = _Converter(**_OPTIONS)
 
 
 def html_to_markdown(html: str) -> str:
@@ -63,10 +98,11 @@ def html_to_markdown(html: str) -> str:
         return entities.unescape(text).strip()
     soup = BeautifulSoup(text, PARSER)
     title = _title_of(soup)
-    _tidy(soup)
     try:
-        found = MarkdownConverter(**_OPTIONS).convert_soup(soup)
-    except RecursionError:
+        found = str(_converter.convert_soup(soup))
+    except (
+        Exception
+    ):  # nested too deeply (RecursionError), or odd in a way that the converter does not expect
         found = soup.get_text("\n", strip=True)
     found = _GAPS.sub("\n\n", _SPACES.sub("\n", found)).strip()
     return f"# {title}\n\n{found}".strip() if title else found
@@ -77,27 +113,13 @@ def _title_of(soup: Any) -> str:
     found = soup.title
     if found is None or soup.find("h1") is not None:
         return ""
-    return " ".join(found.get_text().split())[:500]
+    return " ".join(str(found.get_text()).split())[:500]
 
 
-def _tidy(soup: Any) -> None:
-    """Take out what is not to be read."""
-    for tag in soup.find_all((*_NO_TEXT, *_NO_CONTENT)):
-        tag.extract()
-    for tag in soup.find_all(_AROUND):
-        if tag.find_parent(("article", "main")) is None:
-            tag.extract()
-    for tag in soup.find_all(_is_hidden):
-        tag.extract()
-    for tag in soup.find_all("img"):
-        if not str(tag.get("alt") or "").strip() or _is_no_address(tag.get("src")):
-            tag.extract()
-    for tag in soup.find_all("a"):
-        if _is_no_address(tag.get("href")) or not (tag.get_text(strip=True) or tag.find("img")):
-            tag.unwrap()
-
-
-def _is_hidden(tag: Any) -> bool:
+def _is_noise(tag: Any, parents: set[str]) -> bool:
+    """Whether a tag is not part of what the page says."""
+    if tag.name in _DROPPED or (tag.name in _AROUND and not parents & _WITHIN):
+        return True
     attributes = tag.attrs
     if not attributes:
         return False
