@@ -17,6 +17,7 @@ from engine.source import Rows, SourceRow, digest_of
 
 AHEAD_BYTES = 256 * 1024 * 1024  # of rows whose results were not taken yet; one row alone may have more
 
+_NO_JSON = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
 Numbered = tuple[int, object]
 
 
@@ -36,6 +37,16 @@ def payload_of(row: object) -> bytes:
         return _encode({"text": row})
     payload = _encode(row)
     return payload if payload[:1] == b"{" else b'{"value":%b}' % payload
+
+
+def column_of(row: object) -> str:
+    """The column that a row which is no object becomes alone; empty for one with columns of its own, or none."""
+    if isinstance(row, str):
+        return "text"
+    try:
+        return "" if _encode(row)[:1] == b"{" else "value"
+    except _NO_JSON:
+        return ""
 
 
 def _plain(value: Any) -> Any:
@@ -175,7 +186,7 @@ class RowsSource(Rows):
             payload = payload_of(row)
             if len(payload) > self._row_bytes_max:
                 payload, bad = b"", f"the row has {len(payload):,} bytes, more than {self._row_bytes_max:,}"
-        except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
+        except _NO_JSON as error:
             bad = f"the row cannot be written as JSON: {error}"
         line = SourceRow(number, number + 1, payload, digest_of(payload), bad)
         with self._lock:

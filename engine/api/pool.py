@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
+from engine.api.functions import settled
 from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
 from engine.api.results import Reader, Result, RowFailed, RunStopped
 from engine.api.running import Running
@@ -25,6 +26,7 @@ from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
 from engine.core.errors import UsageError
 from engine.rows import PartSource, RowsFailed, RowsSource
+from engine.steps.functions import begin_run
 from engine.store import Store
 
 AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice the calls in flight
@@ -63,7 +65,8 @@ class Pool:
             raise UsageError(f'on_error is {on_error!r}. Use "keep" or "raise".')
         if read_ahead is not None and read_ahead < 1:
             raise UsageError("read_ahead has to be at least 1 row.")
-        self._steps = steps_of(steps)
+        begin_run()  # a worker that reads a script for its functions has come as far as it needs to
+        self._steps, self._surroundings = settled(steps_of(steps))
         self._given = rows_given(rows)
         self._raises = on_error == "raise"
         self._show = way_of_showing(progress)
@@ -244,7 +247,9 @@ class Pool:
                 )
             job = replace(self._job, retry_failed=is_retry, fresh=self._job.fresh and not self._is_used)
             self._is_used = True
-            self._running = self._last = Running(job, self._auth, source, self._show)
+            self._running = self._last = Running(
+                job, self._auth, source, surroundings=self._surroundings, show=self._show
+            )
             _ALIVE.add(self._running)
             return self._running
 

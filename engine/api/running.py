@@ -16,6 +16,7 @@ from engine.config import Job
 from engine.coordinator.run import run_job
 from engine.core.commit import Counts
 from engine.credentials import Auth
+from engine.handover import Surroundings
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
 from engine.rows import RowsSource
@@ -30,11 +31,18 @@ class Running:
     """A run that has been started. ``over`` is set once its thread has nothing more to say."""
 
     def __init__(
-        self, job: Job, auth: tuple[Auth, ...], source: RowsSource, show: Callable[[], Progress]
+        self,
+        job: Job,
+        auth: tuple[Auth, ...],
+        source: RowsSource,
+        *,
+        surroundings: Surroundings,
+        show: Callable[[], Progress],
     ) -> None:
         """``show``: makes what shows the progress, in the run's own thread."""
         self.job = job
         self.source = source
+        self.surroundings = surroundings
         self.answers: tuple[str, ...] = ()  # the answer columns, before the first record comes
         self.summary: Summary | None = None
         self.error: BaseException | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from engine.core.commit import Counts
+from engine.handover import Surroundings
 from engine.source import Rows
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class Caller(Protocol):
     @property
     def source(self) -> Rows:
         """The rows; the run closes it at its end."""
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What functions of the caller's own need in the workers."""
 
     def hand(self, records: Sequence[tuple[int, bytes]]) -> None:
         """Rows that have their outcome: in the order they complete, each once it is durable, each once.

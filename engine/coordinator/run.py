@@ -218,6 +218,7 @@ class _Runner:
             limitings=limitings_of(job, self._auth, make),
             on_death=session.worker_died,
             note=self._note,
+            surroundings=self._caller.surroundings if self._caller is not None else None,
         )
 
     def _feed(self, session: Session) -> Feed:

@@ -18,7 +18,7 @@ from engine.config import Job
 from engine.coordinator.limiting import Limiting
 from engine.core.errors import UsageError
 from engine.credentials import Auth
-from engine.handover import LimiterAddress, WorkerSettings, encode_handover, secret_values
+from engine.handover import LimiterAddress, Surroundings, WorkerSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
 from engine.launchers.process import has_parent_death_signal
 
@@ -72,8 +72,10 @@ class Supervisor:
         limitings: list[Limiting],
         on_death: Callable[[Child, str], None],
         note: Callable[[str], None],
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._job = job
+        self._surroundings = surroundings or Surroundings()
         self._auth = auth
         self._run_id = run_id
         self._pid = pid
@@ -168,6 +170,7 @@ class Supervisor:
             ),
             parent_pid=self._pid,
             guard_s=0.0 if has_parent_death_signal() else GUARD_S,
+            surroundings=self._surroundings,
         )
         try:
             child.process = self._launcher.start("engine.worker", encode_handover(settings, self._auth))

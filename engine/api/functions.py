@@ -1,0 +1,52 @@
+"""The functions of a pool's steps, as workers find them.
+
+Rules of this file:
+1. A function travels by name where it can; its bytes, where it has to be pickled, go beside the job and never in it.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from engine.api.steps import Step
+from engine.handover import Surroundings
+from engine.steps.functions import travelling
+
+
+def settled(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], Surroundings]:
+    """The steps with their functions named, and what workers need to find these.
+
+    Raises UsageError for a function that cannot travel to another process.
+    """
+    if all(step.kind != "call" for step in steps):
+        return steps, Surroundings()
+    pickled: dict[str, bytes] = {}
+    named = []
+    for step in steps:
+        if step.function is not None:
+            name, data = travelling(step.function)
+            if data is not None:
+                pickled[name.partition(":")[2]] = data
+            step = replace(step, settings={**step.settings, "function": name})
+        named.append(step)
+    return tuple(named), Surroundings(tuple(sys.path), tuple(sys.argv), pickled)
+
+
+def of_the_bare_row(function: Callable[..., Any], column: str) -> Callable[[Mapping[str, Any]], Any]:
+    """The function, for rows that are no mappings: it is called with the row itself, which stands in ``column``."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def awaited(row: Mapping[str, Any]) -> Any:
+            return await function(row[column])
+
+        return awaited
+
+    def called(row: Mapping[str, Any]) -> Any:
+        return function(row[column])
+
+    called.__qualname__ = called.__name__ = getattr(function, "__name__", "function")
+    return called
