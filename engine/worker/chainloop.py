@@ -48,7 +48,8 @@ class ChainWorker(Worker):
             make = partial(StepExecutor, place=place)
             if one.step.kind == "call":
                 executor = make(one, None, settings.run_id, rng, secrets)
-                lanes.append(_call_lane()(place, one, settings, self, executor=executor))
+                by_name = bool(job.steps[place].take)
+                lanes.append(_call_lane()(place, one, settings, self, executor=executor, by_name=by_name))
             else:
                 lanes.append(
                     Lane(
