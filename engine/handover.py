@@ -5,7 +5,7 @@ Rules of this file:
 2. The pipe stays open for the child's whole life: its end tells the child that its coordinator is gone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +25,16 @@ class LimiterAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a program's functions need of it to be found, and to run, in another process."""
+
+    import_path: tuple[str, ...] = ()  # its sys.path
+    argv: tuple[str, ...] = ()  # its sys.argv: scripts read it
+    # Functions by name, as cloudpickle wrote them. They may close over secrets, so they go where secrets go: through the pipe.
+    pickled: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """One worker's start: which job, which slot, where its coordinator and its limiters listen."""
 
@@ -38,6 +48,7 @@ class WorkerSettings:
     guard_s: float = (
         0.0  # stop sending after so long without a beat; 0 where the kernel tells of a parent's death
     )
+    surroundings: Surroundings = Surroundings()  # of steps that call functions
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,18 @@ class LoadSettings:
     parent_pid: int = 0
 
 
-S = TypeVar("S", WorkerSettings, LoadSettings)
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """The start of a worker's own child, which runs a function that is to have a process for itself."""
+
+    function: str
+    by_name: bool  # its arguments have names
+    bytes_max: int  # of what it returns
+    surroundings: Surroundings
+    parent_pid: int = 0
+
+
+S = TypeVar("S", WorkerSettings, LoadSettings, ChildSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +89,10 @@ class _Line:
     auth: list[list[tuple[str, list[tuple[bool, str]]]]]
 
 
-def encode_handover(settings: WorkerSettings | LoadSettings, auth: tuple[Auth, ...]) -> bytes:
-    """The line for a worker's standard input, secrets revealed. Write it to the pipe, keep it nowhere."""
+def encode_handover(
+    settings: WorkerSettings | LoadSettings | ChildSettings, auth: tuple[Auth, ...] = ()
+) -> bytes:
+    """The line for a child's standard input, secrets revealed. Write it to the pipe, keep it nowhere."""
     revealed = [
         [(header.name, [_revealed(part) for part in header.parts]) for header in headers] for headers in auth
     ]

@@ -48,6 +48,7 @@ class ErrorKind(StrEnum):
     UNAUTHORISED = "unauthorised"
     BAD_REPLY = "bad_reply"
     SCHEMA_MISMATCH = "schema_mismatch"
+    FUNCTION_ERROR = "function_error"
     POISON = "poison"
     STORE_FAILURE = "store_failure"
 
@@ -210,6 +211,15 @@ POLICY: dict[ErrorKind, Policy] = {
     ),
     ErrorKind.SCHEMA_MISMATCH: Policy(
         Retry.REASK, True, Signal.NONE, RunEffect.NONE, "the answer does not fit the schema"
+    ),
+    # Final unless its step asks for retries, which functions have none of by default.
+    ErrorKind.FUNCTION_ERROR: Policy(
+        Retry.BACKOFF,
+        True,
+        Signal.NONE,
+        RunEffect.NONE,
+        "the function raised, or returned what is no JSON",
+        Health.NOTHING,
     ),
     ErrorKind.POISON: Policy(*_NEVER, "the row was in flight at three worker deaths"),
     ErrorKind.STORE_FAILURE: Policy(

@@ -114,6 +114,7 @@ class Failure:
     wait_s: float | None = None  # the server's own wait, already parsed and capped
     usage: Usage = UNKNOWN_USAGE  # a refused or truncated reply may still be billed
     status: int = 0  # 0 when no reply came
+    trace: str = ""  # of a function that raised: its traceback, for the store
 
 
 @dataclass(frozen=True, slots=True)

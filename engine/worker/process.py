@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import uvloop
 
-from engine.core.errors import CannotStart, ExitCode
+from engine.core.errors import CannotStart, ExitCode, UsageError
 from engine.credentials import Auth
 from engine.handover import S, decode_handover
 from engine.launchers.process import die_with_parent, dump_no_core, raise_open_files
@@ -58,7 +58,7 @@ def serve(of: type[S], make: Callable[[S, tuple[Auth, ...]], Serves]) -> int:
 
     try:
         uvloop.run(run())
-    except CannotStart as error:
+    except (CannotStart, UsageError) as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except Exception as error:  # the interpreter would print it as it is

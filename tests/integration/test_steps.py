@@ -164,7 +164,10 @@ def test_a_step_that_fails_fails_its_row_and_what_does_not_need_it_is_there(tmp_
     """
     write_rows(tmp_path / "in.jsonl", 10)
     fault = parse_fault("500@1")
-    with MockProcess(MockSettings(latency="10ms")) as mock, MockProcess(MockSettings(faults=(fault,))) as broken:
+    with (
+        MockProcess(MockSettings(latency="10ms")) as mock,
+        MockProcess(MockSettings(faults=(fault,))) as broken,
+    ):
         address = f'base_url = "{broken.base_url}"\n    max_tokens = 7'
         write_job(tmp_path, mock, steps.replace("max_tokens = 7", address))
         summary = start(tmp_path, "--procs", "1").summary()

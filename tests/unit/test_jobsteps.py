@@ -15,7 +15,13 @@ KEY = {"OPENAI_API_KEY": "sk-test-0123456789"}
 def loaded(tmp_path: Path, *steps: dict[str, Any], **flags: Any) -> Loaded:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "a", "url": "b"}\n')
-    given = {"input": str(source), "output": str(tmp_path / "out.jsonl"), "model": "m", "steps": list(steps), **flags}
+    given = {
+        "input": str(source),
+        "output": str(tmp_path / "out.jsonl"),
+        "model": "m",
+        "steps": list(steps),
+        **flags,
+    }
     return load(given, KEY)
 
 
@@ -27,13 +33,27 @@ def test_what_a_step_does_not_say_it_has_from_the_job(tmp_path: Path) -> None:
     one, other = job(
         tmp_path,
         {"name": "kind", "prompt": "a {{ text }}"},
-        {"name": "tone", "prompt": "b", "model": "large", "retries": 1, "timeout": 7, "rpm": 60, "max_tokens": 9},
+        {
+            "name": "tone",
+            "prompt": "b",
+            "model": "large",
+            "retries": 1,
+            "timeout": 7,
+            "rpm": 60,
+            "max_tokens": 9,
+        },
         system="be short",
         rpm=600,
         retries=3,
         temperature=0.5,
     ).steps
-    assert (one.target.model, one.step.system, one.rpm, one.retries, one.target.temperature) == ("m", "be short", 600, 3, 0.5)
+    assert (one.target.model, one.step.system, one.rpm, one.retries, one.target.temperature) == (
+        "m",
+        "be short",
+        600,
+        3,
+        0.5,
+    )
     assert (other.target.model, other.rpm, other.retries, other.target.max_tokens) == ("large", 60, 1, 9)
     assert (other.timeouts.total_s, one.timeouts.total_s) == (7.0, 300.0)
     assert (one.step.into, other.step.into) == ("kind", "tone")
@@ -41,7 +61,10 @@ def test_what_a_step_does_not_say_it_has_from_the_job(tmp_path: Path) -> None:
 
 def test_each_step_is_a_job_of_its_own(tmp_path: Path) -> None:
     both = jobs_of(job(tmp_path, {"name": "a", "prompt": "x"}, {"name": "b", "prompt": "y", "model": "n"}))
-    assert [(one.step.prompt, one.target.model, one.steps) for one in both] == [("x", "m", ()), ("y", "n", ())]
+    assert [(one.step.prompt, one.target.model, one.steps) for one in both] == [
+        ("x", "m", ()),
+        ("y", "n", ()),
+    ]
 
 
 def test_a_step_with_a_url_is_a_request_and_gets_unless_it_has_a_body(tmp_path: Path) -> None:
@@ -77,7 +100,11 @@ def test_files_that_steps_of_a_job_file_name_are_beside_it(tmp_path: Path) -> No
     (folder / "prompt.txt").write_text("from a file: {{ text }}")
     (folder / "job.toml").write_text('model = "m"\n[[steps]]\nname = "a"\nprompt_file = "prompt.txt"\n')
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
-    flags = {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "o.jsonl"), "job": str(folder / "job.toml")}
+    flags = {
+        "input": str(tmp_path / "in.jsonl"),
+        "output": str(tmp_path / "o.jsonl"),
+        "job": str(folder / "job.toml"),
+    }
     assert load(flags, KEY).job.steps[0].step.prompt == "from a file: {{ text }}"
 
 
@@ -94,10 +121,16 @@ def test_the_identity_of_a_job_tells_its_steps_apart_and_leaves_out_limits(tmp_p
     [
         ({"name": "9", "prompt": "x"}, "A step's name begins with a letter"),
         ({"name": "b", "prompt": "x", "promt": "y"}, "Step b: there is no setting 'promt'"),
-        ({"name": "b", "kind": "asks"}, "Step b: there is no kind of step named 'asks'. Known: ask, request, call"),
+        (
+            {"name": "b", "kind": "asks"},
+            "Step b: there is no kind of step named 'asks'. Known: ask, request, call",
+        ),
         ({"name": "b", "prompt": "x", "url": "http://a/"}, "Step b: prompt is not for steps of kind request"),
         ({"name": "b", "kind": "call"}, "Step b: it needs a function"),
-        ({"name": "b", "kind": "ask", "prompt": "x", "function": "a:b"}, "Step b: a function is for steps of kind call"),
+        (
+            {"name": "b", "kind": "ask", "prompt": "x", "function": "a:b"},
+            "Step b: a function is for steps of kind call",
+        ),
         ({"name": "b", "function": "a:b", "mode": "fast"}, "Step b: there is no mode 'fast'"),
         ({"name": "b", "prompt": "x", "take": "text"}, "Step b: take is a table"),
         ({"name": "b", "prompt": "x", "when": 3}, "Step b: when is a text, not 3"),

@@ -15,7 +15,7 @@ def make_policy(retries: int = 5, seed: int = 0) -> RetryPolicy:
 
 REPEATED = {
     "rate_limited", "overloaded", "server_error", "timeout", "connection_reset", "protocol_error", "stale_keepalive", "dns",
-    "connect_refused", "bad_reply", "schema_mismatch",
+    "connect_refused", "bad_reply", "schema_mismatch", "function_error",
 }  # fmt: skip
 
 
