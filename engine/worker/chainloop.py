@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import cast
 
 from engine.config import jobs_of
 from engine.core.errors import POLICY
@@ -18,13 +18,11 @@ from engine.core.model import Failure
 from engine.credentials import Auth, all_secrets
 from engine.handover import WorkerSettings
 from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
+from engine.worker.call_lane import CallLane
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
-
-if TYPE_CHECKING:
-    from engine.worker.call_lane import CallLane
 
 
 class ChainWorker(Worker):
@@ -39,7 +37,7 @@ class ChainWorker(Worker):
         first = [waits for waits in self._chains.chain.shape.waits if not waits]
         self._width = max(1, len(first))  # calls that a row begins with
 
-    def _make_lanes(self, auth: tuple[Auth, ...]) -> list["Lane | CallLane"]:
+    def _make_lanes(self, auth: tuple[Auth, ...]) -> list[Lane]:
         settings, job = self._settings, self._settings.job
         secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
         rng = random.Random()
@@ -48,7 +46,8 @@ class ChainWorker(Worker):
             make = partial(StepExecutor, place=place)
             if one.step.kind == "call":
                 executor = make(one, None, settings.run_id, rng, secrets)
-                lanes.append(_call_lane()(place, one, settings, self, executor=executor))
+                by_name = bool(job.steps[place].take)
+                lanes.append(CallLane(place, one, settings, self, executor=executor, by_name=by_name))
             else:
                 lanes.append(
                     Lane(
@@ -56,7 +55,7 @@ class ChainWorker(Worker):
                         breaker=None, make_executor=make,
                     )
                 )  # fmt: skip
-        return lanes
+        return cast(list[Lane], lanes)  # to the loop one is as the other
 
     # --- rows in ------------------------------------------------------------------------------------------
 
@@ -85,7 +84,7 @@ class ChainWorker(Worker):
         if self._held() <= max(lane.flow.batch for lane in self._lanes) // 2:
             self._want()
 
-    def _next(self) -> tuple[RowRun, "Lane | CallLane"] | None:
+    def _next(self) -> tuple[RowRun, Lane | CallLane] | None:
         for waiting, lane in zip(reversed(self._waiting), reversed(self._lanes), strict=True):
             if waiting and lane.has_room():
                 return waiting.popleft(), lane
@@ -106,7 +105,7 @@ class ChainWorker(Worker):
         if outcome is not None:
             self._outcomes.append(outcome)
 
-    def _engage_step(self, run: RowRun, lane: "Lane | CallLane") -> bool:
+    def _engage_step(self, run: RowRun, lane: Lane | CallLane) -> bool:
         """Whether the call was engaged; if not, its step has ended."""
         refused = lane.executor.too_large(run)
         if refused is None:
@@ -124,7 +123,7 @@ class ChainWorker(Worker):
             self._waiting[run.lane].appendleft(run)
 
     def landed(
-        self, lane: "Lane | CallLane", run: RowRun, step: End | Later, failure: Failure | None, now: float
+        self, lane: Lane | CallLane, run: RowRun, step: End | Later, failure: Failure | None, now: float
     ) -> None:
         """A call has ended: its step has, or it is sent again."""
         self._budget.on_call(now)
@@ -201,9 +200,3 @@ class ChainWorker(Worker):
 
     def _steps(self) -> list[StepLine]:
         return self._chains.take_lines()
-
-
-def _call_lane() -> "type[CallLane]":
-    from engine.worker.call_lane import CallLane  # most jobs need none of it
-
-    return CallLane

@@ -146,16 +146,14 @@ class Chains:
         if failure is None:
             assert end.fields is not None
             data = _encoded(end.fields)
-            if self.chain.stages[place].is_call:  # later steps see what they would see after a resume
-                end.fields = decode_json(data)
             chain.results[place] = end.fields
             chain.progress.finish(place)
             self._tell(chain, run, True, data)
         if failure is not None:
             chain.failures[place] = failure
             chain.progress.fail(place)
-            if end.trace:
-                told = {"kind": failure.kind, "message": failure.message, "traceback": end.trace}
+            if failure.trace:
+                told = {"kind": failure.kind, "message": failure.message, "traceback": failure.trace}
                 self._tell(chain, run, False, encode_values(told))
         return self._go_on(chain)
 

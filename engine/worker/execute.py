@@ -103,15 +103,12 @@ class RowRun:
 class StepEnd:
     """One of several steps of a row has ended: with ``fields``, or with a failure."""
 
-    __slots__ = ("failure", "fields", "run", "trace")
+    __slots__ = ("failure", "fields", "run")
 
-    def __init__(
-        self, run: RowRun, fields: dict[str, Any] | None, failure: Failure | None, trace: str = ""
-    ) -> None:
+    def __init__(self, run: RowRun, fields: dict[str, Any] | None, failure: Failure | None) -> None:
         self.run = run
         self.fields = fields
         self.failure = failure
-        self.trace = trace  # of a function that raised
 
 
 End = OutcomeLine | StepEnd
