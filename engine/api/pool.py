@@ -190,7 +190,7 @@ class Pool:
         reader = Reader(running.answers, as_dict=self.gives_dicts)
         for number, record in records:
             row = running.source.take(number)
-            result = reader.read(number, record, row)
+            result = reader.read(number, record, row, running.tracebacks.of)
             if not result.ok and not self._given.can_be_read_again:
                 self._unread[number] = row
             if not result.ok and self._raises:

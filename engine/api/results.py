@@ -4,6 +4,7 @@ Rules of this file:
 1. What a record's columns of figures say is here as fields; their names are not a caller's concern.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,9 +39,9 @@ class Result:
     """Its place among the rows, from 0."""
     usage: Usage
     latency_ms: float | None
-    """Of the last attempt, in milliseconds; None where nothing was sent."""
+    """Of the last attempt, in milliseconds; None where nothing was tried."""
     attempts: int
-    """Requests that were sent for it, retries included."""
+    """Requests that were sent for it and functions that were called, retries included."""
     traceback: str = ""
     """Of the user's function that raised, where one did."""
 
@@ -82,15 +83,19 @@ class Reader:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(shape)
         self._fields = tuple(names)
 
-    def read(self, index: int, record: bytes, row: Any) -> Result:
-        """The result of row ``index``; ``row`` is the caller's own object."""
+    def read(self, index: int, record: bytes, row: Any, traceback_of: Callable[[int, str], str]) -> Result:
+        """The result of row ``index``; ``row`` is the caller's own object.
+
+        ``traceback_of``: asked with index and error where the row failed.
+        """
         values = self._values(record)
         status, error, attempts, latency_ms, tokens_in, tokens_out, *answers = values
         value: Any = None
         if status == "ok":
             value = dict(zip(self._answers, answers, strict=True)) if self._is_dict else answers[0]
         usage = Usage(tokens_in, tokens_out)
-        return Result(value, status, error or "", row, index, usage, latency_ms, attempts or 0)
+        trace = "" if status == "ok" else traceback_of(index, error)
+        return Result(value, status, error, row, index, usage, latency_ms, attempts or 0, trace)
 
     def _values(self, record: bytes) -> list[Any]:
         try:

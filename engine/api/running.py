@@ -10,8 +10,10 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.api.tracebacks import Tracebacks
 from engine.config import Job
 from engine.coordinator.run import run_job
 from engine.core.commit import Counts
@@ -44,6 +46,7 @@ class Running:
         self.source = source
         self.surroundings = surroundings
         self.answers: tuple[str, ...] = ()  # the answer columns, before the first record comes
+        self.tracebacks = Tracebacks(Path(job.state))
         self.summary: Summary | None = None
         self.error: BaseException | None = None
         self._auth = auth
@@ -153,6 +156,7 @@ class Running:
         with self._lock:
             self._changed.wait_for(lambda: self.is_over)
         self._thread.join()
+        self.tracebacks.close()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()

@@ -20,7 +20,9 @@ def make_worker(settings: WorkerSettings, auth: tuple[Auth, ...]) -> Worker:
     if not settings.job.steps:
         return Worker(settings, auth)
     from engine.worker.chainloop import ChainWorker  # most jobs need none of it
+    from engine.worker.home import settle_in
 
+    settle_in(settings.surroundings)
     return ChainWorker(settings, auth)
 
 

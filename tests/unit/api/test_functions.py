@@ -1,0 +1,92 @@
+"""Functions of a pool's steps: their names, their bytes, and rows that are no mappings."""
+
+import asyncio
+import sys
+from typing import Any
+
+import pytest
+
+from engine import UsageError, ask, call
+from engine.api import mapping
+from engine.api.functions import of_the_bare_row, settled
+from engine.steps.finding import resolve
+
+
+def double(number: int) -> int:
+    return number * 2
+
+
+async def halve(number: int) -> float:
+    return number / 2
+
+
+def test_steps_without_functions_take_nothing_along() -> None:
+    steps = (ask("x"),)
+    found, surroundings = settled(steps)
+    assert found is steps
+    assert (surroundings.import_path, surroundings.argv, surroundings.pickled) == ((), (), {})
+
+
+def test_a_function_that_can_be_imported_goes_by_its_name() -> None:
+    import json
+
+    (by_object, by_name), surroundings = settled((call(json.dumps, into="a"), call("json:loads")))
+    assert by_object.settings == {"into": "a", "function": "json:dumps"}
+    assert by_name.settings == {"function": "json:loads"}
+    assert surroundings.import_path == tuple(sys.path) and surroundings.pickled == {}
+
+
+def test_another_one_goes_as_bytes_beside_the_job() -> None:
+    factor = 5
+    (step,), surroundings = settled((call(lambda row: row["n"] * factor),))
+    name = step.settings["function"]
+    assert name.startswith("pickled:")
+    assert list(surroundings.pickled) == [name.removeprefix("pickled:")]
+    assert resolve(name, pickled=surroundings.pickled)({"n": 3}) == 15
+    assert "pickled=" not in repr(surroundings)
+
+
+def test_a_bare_row_is_handed_to_the_function_by_itself() -> None:
+    assert of_the_bare_row(double, "value")({"value": 3}) == 6
+    awaited = of_the_bare_row(halve, "value")
+    assert asyncio.iscoroutinefunction(awaited)
+    assert asyncio.run(awaited({"value": 3})) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_bare"),
+    [
+        (["a"], True),
+        ([1], True),
+        (iter([1]), True),
+        ([{"n": 1}], False),
+        (iter([{"n": 1}]), False),
+        ([], False),
+    ],
+)
+def test_a_map_looks_at_one_row_to_see_what_the_function_takes(
+    rows: Any, is_bare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    class Pool:
+        def __init__(self, step: Any, rows: Any, **settings: Any) -> None:
+            seen.extend([step.function is not double, list(rows), settings])
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def run(self) -> list[Any]:
+            return []
+
+    monkeypatch.setattr(mapping, "Pool", Pool)
+    mapping.map(double, rows, procs=3, mode="thread")
+    assert seen[0] is is_bare and len(seen[1]) <= 1 and seen[2] == {"procs": 3}
+
+
+def test_a_map_over_no_rows_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="no iterable"):
+        mapping.map(double, 3)  # type: ignore[arg-type]
