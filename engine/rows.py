@@ -94,7 +94,8 @@ class RowsSource(Rows):
         self._ready: list[SourceRow] = []
         self._is_awaited = False  # somebody waits for ``_arrived``
         self._held: dict[int, tuple[object, int]] = {}  # by number: the object and its bytes
-        self._held_bytes = 0
+        self._read_bytes = self._taken_bytes = 0  # each counted by one thread alone
+        self._is_waiting = False  # the thread that reads waits for room
         self._is_over = self._is_closed = False
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -116,14 +117,18 @@ class RowsSource(Rows):
     def take(self, number: int) -> object:
         """The object that row ``number`` was made of, as its result is taken: there is room for one more then.
 
-        Bounds: once for each row. Any thread may call it.
+        Bounds: once for each row; one thread at a time.
         """
-        with self._lock:
-            row, size = self._held.pop(number)
-            self._held_bytes -= size
-            if len(self._held) <= self._low and self._held_bytes <= AHEAD_BYTES // 2:
+        row, size = self._held.pop(number)
+        self._taken_bytes += size
+        if self._is_waiting and len(self._held) <= self._low and self._held_bytes <= AHEAD_BYTES // 2:
+            with self._lock:
                 self._room.notify()
         return row
+
+    @property
+    def _held_bytes(self) -> int:
+        return self._read_bytes - self._taken_bytes
 
     def close(self) -> None:
         """Read no further. Does not wait for an iterable that hangs. Objects can still be taken."""
@@ -173,8 +178,11 @@ class RowsSource(Rows):
     def _waited_for_room(self) -> bool:
         """Wait until one more row may be read; False when none is wanted any more."""
         with self._lock:
+            # Said before looking, so that whoever takes a row after the look sees that somebody waits.
+            self._is_waiting = True
             while not self._is_closed and self._is_full():
                 self._room.wait()
+            self._is_waiting = False
             return not self._is_closed
 
     def _is_full(self) -> bool:
@@ -197,7 +205,7 @@ class RowsSource(Rows):
 
     def _hold(self, number: int, row: object, size: int) -> None:
         self._held[number] = (row, size)
-        self._held_bytes += size
+        self._read_bytes += size
 
 
 class PartSource(RowsSource):

@@ -4,11 +4,11 @@ Rules of this file:
 1. What a record's columns of figures say is here as fields; their names are not a caller's concern.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from engine.core.errors import EngineError, ExitCode
 from engine.formats.record import decode_row
@@ -23,8 +23,7 @@ class Usage(NamedTuple):
     tokens_out: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """One row's result."""
 
     value: Any
@@ -81,7 +80,6 @@ class Reader:
             "Shape", [(field, Any, None) for field in names], rename=names, gc=False, module=__name__
         )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(shape)
-        self._fields = tuple(names)
 
     def read(self, index: int, record: bytes, row: Any, traceback_of: Callable[[int, str], str]) -> Result:
         """The result of row ``index``; ``row`` is the caller's own object.
@@ -97,10 +95,10 @@ class Reader:
         trace = "" if status == "ok" else traceback_of(index, error)
         return Result(value, status, error, row, index, usage, latency_ms, attempts or 0, trace)
 
-    def _values(self, record: bytes) -> list[Any]:
+    def _values(self, record: bytes) -> Sequence[Any]:
         try:
             shape = self._decoder.decode(record)
         except msgspec.DecodeError:  # a number out of range, which only the exact way can read
             found = decode_row(record)
             return [found.get(name) for name in (*_FIGURES, *self._answers)]
-        return [getattr(shape, field) for field in self._fields]
+        return astuple(shape)
