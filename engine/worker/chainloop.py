@@ -81,7 +81,7 @@ class ChainWorker(Worker):
                 self._begin_row(*queues.fresh.popleft())
                 continue
             room -= self._engage_step(*found)
-        if self._held() <= max(lane.flow.batch for lane in self._lanes) // 2:
+        if self._held() <= sum(lane.flow.batch for lane in self._lanes) // 2:
             self._want()
 
     def _next(self) -> tuple[RowRun, Lane | CallLane] | None:
@@ -192,7 +192,7 @@ class ChainWorker(Worker):
         batch = room = 0
         for lane in self._lanes:
             if lane.limit() > 0 and lane.is_well(self._last_tick):
-                batch = max(batch, lane.flow.batch)
+                batch += lane.flow.batch
                 room = max(room, lane.free())
         if not batch:
             return 0

@@ -163,7 +163,7 @@ def test_a_step_that_fails_fails_its_row_and_what_does_not_need_it_is_there(tmp_
     prompt = "never {{ bad }}"
     """
     write_rows(tmp_path / "in.jsonl", 10)
-    fault = parse_fault("500@1")
+    fault = parse_fault("400")
     with (
         MockProcess(MockSettings(latency="10ms")) as mock,
         MockProcess(MockSettings(faults=(fault,))) as broken,
@@ -173,13 +173,8 @@ def test_a_step_that_fails_fails_its_row_and_what_does_not_need_it_is_there(tmp_
         summary = start(tmp_path, "--procs", "1").summary()
         assert (summary["failed"], summary["exit_code"]) == (10, 1)
         assert mock.stats()["requests"] == 10
-        records = read_rows(tmp_path / "out.jsonl")
-        # What failed is tried again, and nothing else is.
-        write_job(tmp_path, mock, steps)
-        again = start(tmp_path, "--procs", "1")
-        assert again.wait() == 2 and "steps.bad.target.base_url" in again.err
-    for record in records:
-        assert record["_status"] == "failed" and record["_error"].startswith("server_error: step bad:")
+    for record in read_rows(tmp_path / "out.jsonl"):
+        assert record["_status"] == "failed" and record["_error"].startswith("bad_request: step bad:")
         assert record["good"] == expected_answer(f"good {record['text']}")
         assert record["bad"] is None and record["never"] is None
 
@@ -209,32 +204,38 @@ def test_a_finished_step_is_never_repeated_whatever_dies(tmp_path: Path, who: st
         flags = ("--procs", "2", "--in-flight", "30")
         started = start(tmp_path, *flags)
         until(lambda: mock.stats()["ok"] > rows)
-        kept = Counter[int]()
+        kept: list[str] = []
         if who == "coordinator":
             started.kill()
             started.wait()
             kept = committed(tmp_path / "out.jsonl.run")
+            assert len(kept) > rows / 2
             started = start(tmp_path, *flags)
         else:
             started.children("engine.worker")[0].kill()
         summary = started.summary()
         log = asked(mock)
     assert (summary["ok"], summary["failed"]) == (rows, 0)
-    repeated = sum(count - 1 for count in log.values())
-    assert repeated <= 2 * 30, "no more than what was under way"
-    assert summary["in_doubt"] <= 2 * 30
-    if who == "coordinator":
-        assert sum(kept.values()) > rows / 2
-        # What is in the store was not asked again.
-        assert sum(log.values()) <= 3 * rows + 60
+    assert [name for name in kept if log[name] != 1] == [], "what is in the store is not asked again"
+    # Of a row that was under way more than one step may have ended and not been kept: they are short here.
+    assert sum(count - 1 for count in log.values()) <= 5 * 30
+    assert summary["in_doubt"] <= 4 * 30  # leased: what was in flight and one batch
     for record in read_rows(tmp_path / "out.jsonl"):
         assert {name: record[name] for name in STEPS} == answers(record["text"])
 
 
-def committed(state: Path) -> Counter[int]:
-    """How many steps of each kind the store of a dead run holds."""
+def committed(state: Path) -> list[str]:
+    """The names of the prompts of all steps that the store of a dead run holds."""
     with sqlite3.connect(state / "store.db") as connection:
-        return Counter(place % 4096 for (place,) in connection.execute("SELECT place FROM step WHERE ok = 1"))
+        places = [place for (place,) in connection.execute("SELECT place FROM step WHERE ok = 1")]
+    found = []
+    for row, step in (divmod(place, 4096) for place in places):
+        text = f"row {row} says hello"
+        told = answers(text)
+        found.append(
+            (f"first of {text}", f"second of {told['first']}", f"third of {told['second']} and {text}")[step]
+        )
+    return list(map(row_name, found))
 
 
 def test_an_interrupt_keeps_the_steps_that_were_finished(tmp_path: Path) -> None:
