@@ -13,6 +13,7 @@ from engine.api.pool import Pool
 from engine.api.results import Result
 from engine.api.steps import StepSettings, call
 from engine.rows import column_of
+from engine.steps.functions import begin_run
 
 _OF_THE_CALL = ("into", "mode", "take", "when", *StepSettings.__annotations__)
 
@@ -25,6 +26,7 @@ def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any
     are as with ``engine.call``; the other settings, and what is raised, as with ``engine.Pool``. For results as they
     complete, or a status: ``Pool(call(function), rows)``.
     """
+    begin_run()  # before a row is looked at
     own = {name: settings.pop(name) for name in _OF_THE_CALL if name in settings}
     if callable(function) and "take" not in own:
         first, rows = _first_of(rows)

@@ -64,7 +64,10 @@ def retry_command(
         raise UsageError(f"The run in {folder} has not begun; start it with engine run.")
     job = msgspec.json.decode(kept, type=Job)
     if job.input == "-":
-        raise UsageError("This run read standard input: pipe the same rows into engine run --retry-failed.")
+        raise UsageError(
+            "This run read standard input, or the rows of a Python program: pipe the same rows into engine run "
+            "--retry-failed, or call retry_failed() of the program's Pool."
+        )
     if from_ is not None:
         job = reread(job, from_)
     job = replace(correct(job, set_ or []), state=str(folder), fresh=False, retry_failed=False)
