@@ -1,7 +1,17 @@
-"""``python -m engine``: the same as the console script ``engine``."""
+"""``python -m engine``, and the console script ``engine``."""
 
 import sys
 
-from engine.cli.main import main
+from engine.cli.early import ended_by_signals
 
-sys.exit(main())
+
+def main() -> int:
+    """Load the program and run it; returns the exit code."""
+    with ended_by_signals("interrupted before anything was begun."):
+        from engine.cli.main import main as run
+
+        return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

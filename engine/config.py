@@ -12,6 +12,7 @@ from engine.core.model import Target
 from engine.core.quota import Rates
 
 WIRES = ("aiohttp", "lean")  # their files are the worker's
+CALL = Target(provider="call")  # of steps that send nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,28 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One of several steps that every row goes through: what it takes, where it asks, and limits of its own."""
+
+    name: str
+    step: StepSettings
+    target: Target
+    take: tuple[tuple[str, str], ...] = ()  # (name in the step, column or earlier result)
+    when: str = ""  # Jinja2 expression: where it is false the row is spared this step
+    keep: bool = True  # its columns are part of the output
+    rpm: int | None = None
+    tpm: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
+    learn_limits: bool = False
+    api_key_env: str = ""
+    takes_usual_key: bool = True  # as Endpoint's
+    secret_headers: tuple[tuple[str, str], ...] = ()
+    retries: int = 5
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What to do with every row, and how. Serialises to JSON with msgspec; holds no secret."""
 
@@ -114,6 +137,12 @@ class Job:
     ] = ()  # values name variables as ${NAME}; what they hold is not here
     vocabularies: tuple[str, ...] = ()  # folders with tiktoken's vocabularies: count tokens exactly
     endpoints: tuple[Endpoint, ...] = ()  # where rows go, if that is more than one place; see ``jobs_of``
+    steps: tuple[
+        StepPlan, ...
+    ] = ()  # what each row goes through, if that is told step by step; see ``jobs_of``
+    told: str = (
+        ""  # of a job of several steps: the flags it was made from, as JSON, to read its files once more
+    )
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -121,6 +150,10 @@ class Job:
         """What makes a resumed run the same job: target, step, formats, meta. Not procs, limits or quota."""
         from msgspec import to_builtins
 
+        if self.steps:
+            steps = [_identity_of(plan) for plan in self.steps]
+            formats = {"input_format": self.input_format, "output_format": self.output_format}
+            return {"steps": {str(one["name"]): one for one in steps}, **formats, "meta": self.meta}
         target = to_builtins(self.target)
         del target["stream"]  # runs never do
         if self.endpoints:
@@ -136,6 +169,26 @@ class Job:
             "meta": self.meta,
         }
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of what ``jobs_of`` gives: endpoints, or steps; one without a name where there is one."""
+        return tuple(one.name for one in self.endpoints or self.steps) or ("",)
+
+
+def _identity_of(plan: StepPlan) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    target = to_builtins(plan.target)
+    del target["stream"]
+    return {
+        "name": plan.name,
+        "target": target,
+        "step": to_builtins(plan.step),
+        "take": dict(plan.take),
+        "when": plan.when,
+        "keep": plan.keep,
+    }
+
 
 def _path(url: str | None) -> str:
     """A URL template without its host."""
@@ -143,8 +196,29 @@ def _path(url: str | None) -> str:
 
 
 def jobs_of(job: Job) -> tuple[Job, ...]:
-    """The job as it is at each of its endpoints, in order; a job without a list of them has one."""
+    """The job as it is at each of its endpoints, or in each of its steps, in order; one without lists is one."""
+    if job.steps:
+        return tuple(_job_in(job, plan) for plan in job.steps)
     return tuple(_job_at(job, endpoint) for endpoint in job.endpoints) or (job,)
+
+
+def _job_in(job: Job, plan: StepPlan) -> Job:
+    return replace(
+        job,
+        steps=(),
+        target=plan.target,
+        step=plan.step,
+        secret_headers=plan.secret_headers,
+        takes_usual_key=plan.takes_usual_key,
+        rpm=plan.rpm,
+        tpm=plan.tpm,
+        input_tpm=plan.input_tpm,
+        output_tpm=plan.output_tpm,
+        learn_limits=plan.learn_limits,
+        api_key_env=plan.api_key_env,
+        retries=plan.retries,
+        timeouts=plan.timeouts,
+    )
 
 
 def _job_at(job: Job, endpoint: Endpoint) -> Job:
@@ -169,6 +243,6 @@ def has_own_urls(job: Job) -> bool:
     return job.step.url is not None and "{" in job.step.url
 
 
-def rates_of(job: "Job | Endpoint") -> Rates:
+def rates_of(job: "Job | Endpoint | StepPlan") -> Rates:
     """The limits that a job, or one of its endpoints, declares."""
     return Rates(job.rpm or 0, job.tpm or 0, job.input_tpm or 0, job.output_tpm or 0)

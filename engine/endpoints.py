@@ -15,7 +15,7 @@ from engine.core.model import Target
 from engine.core.quota import Rates
 from engine.credentials import Auth, all_secrets
 from engine.providers import make_provider
-from engine.settingtable import SETTINGS
+from engine.settingtable import SETTINGS, limits_of
 
 ENDPOINTS_MAX: Final = 64
 _OWN: Final = ("provider", "base_url", "url", "model", "api_version", "api_key_env", *Rates._fields)
@@ -26,12 +26,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 class _Weight(NamedTuple):
     number: float
     is_percent: bool
-
-
-def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:
-    """The fields that ``--rpm`` and its like set, of a Job or an Endpoint."""
-    limits = {name: None if value == "auto" else value for name, value in given.items()}
-    return {**limits, "learn_limits": "auto" in given.values()}
 
 
 def read_endpoints(

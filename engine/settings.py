@@ -3,11 +3,10 @@
 Rules of this file:
 1. Precedence: flag, then environment (``ENGINE_`` and the flag's name), then job file, then default.
 2. Every refusal is a UsageError with a sentence, made before anything is read or sent.
-3. Keys are read here from the environment, and from nowhere else; they are not part of the Job.
+3. Keys are read in ``keys.py``, from the environment and from nowhere else; they are not part of the Job.
 """
 
 import difflib
-import ipaddress
 import json
 import os
 import tempfile
@@ -16,19 +15,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import psutil
 
-from engine.config import WIRES, Job, StepSettings, Timeouts, jobs_of
+from engine.config import WIRES, Job, StepSettings, Timeouts
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
-from engine.credentials import Auth, AuthHeader, names_secret, secret_from_environment, secret_header
-from engine.endpoints import check_different, limits_of, read_endpoints, refuse_overruled
+from engine.credentials import Auth, names_secret
+from engine.endpoints import check_different, read_endpoints, refuse_overruled
 from engine.formats.detect import detect
-from engine.providers import PROVIDERS, make_provider, provider_class
-from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS
+from engine.jobsteps import Readers, read_steps
+from engine.keys import auth_for
+from engine.providers import PROVIDERS
+from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS, limits_of
 from engine.steps.schema import parse_schema
 
 PREFIX = "ENGINE_"
@@ -56,6 +56,9 @@ class Loaded:
 
 
 _FILES = ("prompt_file", "schema", "ca_file")  # relative to the job file that names them
+_AS_GIVEN = (  # settings that are fields of the Job under the same name
+    "max_failures", "rows", "fresh", "retry_failed", "durability", "meta", "ca_file", "trust_env", "wire", "escape_cells",
+)  # fmt: skip
 
 
 def load(
@@ -71,6 +74,8 @@ def load(
     origins = _origins(flags, environment, defaults or {})
     values = {name: origin.value for name, origin in origins.items()}
     _refuse_contradictions(values)
+    if values["steps"]:
+        return _load_steps(flags, values, origins, environment)
     headers, secret_headers = _headers(values["header"])
     input_format = values["input_format"] or detect(values["input"])[0]
     tables = values["endpoints"] or ()
@@ -85,30 +90,14 @@ def load(
         step = _as_batch(step, output_format)
     state = values["state"] or ("" if values["output"] == "-" else f"{values['output']}.run")
     job = Job(
-        input=values["input"],
-        output=values["output"],
+        **_common(values, environment),
         input_format=input_format,
         output_format=output_format,
         state=state,
         target=target,
         step=step,
-        procs=values["procs"],
         **limits_of({name: values[name] for name in Rates._fields}),
-        share=values["share"],
-        vocabularies=_vocabularies(environment) if values["count_tokens"] else (),
-        limiter_dir=values["limiter_dir"],
-        **in_flight_of(values["in_flight"]),
         retries=values["retries"],
-        max_failures=values["max_failures"],
-        rows=values["rows"],
-        fresh=values["fresh"],
-        retry_failed=values["retry_failed"],
-        durability=values["durability"],
-        meta=values["meta"],
-        ca_file=values["ca_file"],
-        trust_env=values["trust_env"],
-        wire=values["wire"],
-        escape_cells=values["escape_cells"],
         api_key_env=values["api_key_env"] or "",
         secret_headers=secret_headers,
         timeouts=timeouts_of(values["timeout"]),
@@ -117,6 +106,61 @@ def load(
     auth = auth_for(job, environment)
     check_different(job, auth)
     return Loaded(job, auth, origins)
+
+
+def _load_steps(
+    flags: Mapping[str, Any],
+    values: dict[str, Any],
+    origins: dict[str, Origin],
+    environment: Mapping[str, str],
+) -> Loaded:
+    """A job of several steps."""
+    input_format = values["input_format"] or detect(values["input"])[0]
+    readers = Readers(
+        target=lambda merged: _target(merged, ""),
+        step=lambda merged, headers, is_plain: _step(merged, headers, is_plain=is_plain),
+        headers=_headers,
+        timeouts=timeouts_of,
+    )
+    steps = read_steps(values["steps"], values, readers)
+    job = Job(
+        **_common(values, environment),
+        input_format=input_format,
+        output_format=values["output_format"] or _output_format(values["output"], input_format),
+        state=values["state"] or ("" if values["output"] == "-" else f"{values['output']}.run"),
+        target=steps[0].target,
+        step=steps[0].step,
+        steps=steps,
+        told=_told(flags),
+    )
+    if "openai-batch" in (job.input_format, job.output_format):
+        raise UsageError(
+            "A job with steps has rows with columns, not openai-batch lines. Give jsonl, csv or parquet."
+        )
+    return Loaded(job, auth_for(job, environment), origins)
+
+
+def _told(flags: Mapping[str, Any]) -> str:
+    """The flags as they can be given once more, from any folder."""
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    for name in ("job", *_FILES):
+        if isinstance(given.get(name), str):
+            given[name] = os.path.abspath(given[name])
+    return json.dumps(given)
+
+
+def _common(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """What does not depend on where rows are sent."""
+    return {
+        "input": values["input"],
+        "output": values["output"],
+        "procs": values["procs"],
+        "share": values["share"],
+        "vocabularies": _vocabularies(environment) if values["count_tokens"] else (),
+        "limiter_dir": values["limiter_dir"],
+        **in_flight_of(values["in_flight"]),
+        **{name: values[name] for name in _AS_GIVEN},
+    }
 
 
 def flag_name(name: str) -> str:
@@ -170,7 +214,7 @@ def _origins(
                 raw = setting.read(raw)
             except (ValueError, TypeError) as error:
                 where = "" if source == "flag" else f" from the {source}"
-                label = name if name == "endpoints" else flag_name(name)  # the one setting without a flag
+                label = name if name in ("endpoints", "steps") else flag_name(name)  # those have no flag
                 raise UsageError(f"{label} {raw!r}{where} cannot be used: {error}.") from None
         found[name] = Origin(raw, source)
     if found["procs"].value is None:
@@ -200,9 +244,11 @@ def _job_file(path: str | None) -> dict[str, Any]:
             hint = f" Did you mean {near[0]}?" if near else ""
             raise UsageError(f"The job file {path} has an unknown setting {raw_name!r}.{hint}")
         values[name] = value
-    for name in _FILES:
-        if isinstance(values.get(name), str):
-            values[name] = str(Path(path).parent / values[name])
+    tables = values.get("steps")
+    for table in (values, *(tables if isinstance(tables, list) else ())):
+        for name in _FILES:
+            if isinstance(table, dict) and isinstance(table.get(name), str):
+                table[name] = str(Path(path).parent / table[name])
     return values
 
 
@@ -335,57 +381,3 @@ def _headers(lines: list[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple
             raise UsageError(f"--header {line!r} is not like 'Name: value'.")
         (secret if names_secret(value) else plain).append((name.strip(), value.strip()))
     return tuple(plain), tuple(secret)
-
-
-def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Auth, ...]:
-    """The secrets of each of a job's endpoints, from the environment. Raises UsageError where one is missing."""
-    source = os.environ if environment is None else environment
-    return tuple(_headers_for(one, source) for one in jobs_of(job))
-
-
-def _headers_for(job: Job, environment: Mapping[str, str]) -> Auth:
-    headers: list[AuthHeader] = []
-    for name, value in job.secret_headers:
-        try:
-            headers.append(secret_header(name, value, environment))
-        except KeyError as error:
-            raise UsageError(
-                f"--header {name} names the environment variable {error}, which is not set. Nothing was sent."
-            ) from None
-    return (*_key(job, environment), *headers)
-
-
-def _key(job: Job, environment: Mapping[str, str]) -> Auth:
-    """The provider's key as a header; none for a local server, a refusal where a key is missing."""
-    auth = provider_class(job.target.provider).auth
-    if auth is None:
-        return ()
-    is_named = bool(job.api_key_env) or job.takes_usual_key
-    variable = job.api_key_env or (auth.environment if job.takes_usual_key else "")
-    secret = secret_from_environment(variable, environment) if variable else None
-    if secret is not None:
-        return (AuthHeader(auth.header, (auth.prefix, secret)),)
-    origin = make_provider(job.target).origin
-    if not job.api_key_env and (not auth.environment or _is_local(origin)):
-        return ()
-    if not is_named:
-        raise UsageError(
-            f"There is no key for {origin}: an endpoint with an address of its own takes no other's key. Name the "
-            "environment variable that holds it with api_key_env. Nothing was sent."
-        )
-    raise UsageError(
-        f"There is no key for {origin}: the environment variable {variable} is not set. Set it, or name another one "
-        "with --api-key-env. Nothing was sent."
-    )
-
-
-def _is_local(origin: str) -> bool:
-    host = urlsplit(origin).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        # A name without a dot is a machine of this network (a container, a host file's entry).
-        return "." not in host
-    return address.is_loopback or address.is_private

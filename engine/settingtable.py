@@ -172,6 +172,7 @@ SETTINGS: dict[str, Setting] = {
     "max_failures": Setting(_failures, ""),
     "api_key_env": Setting(_text),
     "endpoints": Setting(_tables),
+    "steps": Setting(_tables),
     "input_format": Setting(_text),
     "output_format": Setting(_text),
     "rows": Setting(_count),
@@ -186,3 +187,9 @@ SETTINGS: dict[str, Setting] = {
     "wire": Setting(_text, "aiohttp"),
     "escape_cells": Setting(_switch, True),
 }
+
+
+def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:
+    """The fields that ``--rpm`` and its like set, of a Job or an Endpoint."""
+    limits = {name: None if value == "auto" else value for name, value in given.items()}
+    return {**limits, "learn_limits": "auto" in given.values()}

@@ -236,7 +236,7 @@ MUTANTS = (
     ),
     Mutant(
         "work on a lease that comes twice", "worker/loop.py",
-        "            if lease in self._leases:\n", "            if False:\n", "tests/sim -k failed_once",
+        "            if message.lease not in self._leases:", "            if True:", "tests/sim -k failed_once",
     ),
     Mutant(
         "use permits of long ago", "limiter/client.py",

@@ -2,14 +2,20 @@
 
 Rules of this file:
 1. Flags only: what they mean is decided in ``engine.loadtest.plan``.
+2. However it ends, it says what that means for the figures: a Ctrl-C before there are any, a report nobody took.
 """
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
 
+from engine.cli.early import ended_by_signals
+from engine.core.errors import EngineError, ExitCode, InternalFault, StoreFailure
+
+_INTERRUPTED = "interrupted before the test was under way: nothing was measured."
 _EXAMPLES = """Examples:
 
 \b
@@ -26,6 +32,8 @@ _EXAMPLES = """Examples:
   engine load http://127.0.0.1:8000/ --concurrency 64 --requests 10000
   engine load --provider mock --prompt hello --rate 100 --duration 10s
   engine load --selftest
+
+A 429 of the endpoint's is a failure (http_429), never sent again. The limits of --rpm and --tpm are waited for.
 
 Durations read like 250ms, 30s, 5m, 1.5h; rates like 100 (a second), 2.5/s, 600/m. Exit codes: 0 thresholds hold or there are
 none, 99 one is broken (or the test is not VALID while there are some), 2 usage, 3 could not start, 4 interrupted, 6 internal
@@ -120,39 +128,69 @@ def load_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes, no report.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
     selftest: Annotated[
-        bool, typer.Option("--selftest", help="Try this machine and this program themselves.")
+        bool,
+        typer.Option("--selftest", help="Try this machine and this program themselves (20 s, loopback)."),
     ] = False,
 ) -> int:
     """Send by a schedule, and report honestly what the endpoint did, and what this client did."""
-    from engine.loadtest.live import choose_view
-
-    if selftest:
-        from engine.loadtest.selftest import run_selftest
-
-        return run_selftest(as_json=as_json, note=lambda line: print(line, file=sys.stderr, flush=True))
-    from engine.loadtest.command import Outputs, run_load
-    from engine.loadtest.plan import plan_of
-
-    outputs = Outputs(out=out or "", html=html or "", hlog=hlog or "")
-    outputs.check()
-    planned = plan_of(context.params)
-    view = choose_view(quiet=quiet, no_progress=no_progress)
-    return run_load(planned, outputs, view, lambda results: show(results, as_json=as_json, quiet=quiet))
+    try:
+        return _selftest(context.params) if selftest else _test(context.params)
+    except KeyboardInterrupt:
+        print(f"engine: {_INTERRUPTED}", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except (EngineError, BrokenPipeError):
+        raise
+    except Exception as error:
+        means = "No figures came of it, or they are above; results files that are not there were not written."
+        raise InternalFault("engine load", error, means) from error
 
 
 load_command.__doc__ = f"{load_command.__doc__}\n\n{_EXAMPLES}"
 
 
+def _selftest(flags: dict[str, Any]) -> int:
+    with ended_by_signals(_INTERRUPTED):
+        from engine.loadtest.selftest import refuse_flags, run_selftest
+
+        refuse_flags(flags)
+    return run_selftest(as_json=flags["as_json"], quiet=flags["quiet"])
+
+
+def _test(flags: dict[str, Any]) -> int:
+    as_json, quiet = flags["as_json"], flags["quiet"]
+    with ended_by_signals(_INTERRUPTED):
+        from engine.loadtest.command import Outputs, run_load
+        from engine.loadtest.live import choose_view
+        from engine.loadtest.plan import plan_of
+
+        outputs = Outputs(out=flags["out"] or "", html=flags["html"] or "", hlog=flags["hlog"] or "")
+        outputs.check()
+        planned = plan_of(flags)
+    view = choose_view(quiet=quiet, no_progress=flags["no_progress"])
+    return run_load(planned, outputs, view, lambda results: show(results, as_json=as_json, quiet=quiet))
+
+
 def show(results: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """Print the results where they belong. A standard output that takes nothing is told, and costs no file."""
+    """Print the results where they belong. Raises StoreFailure for a standard output that takes nothing."""
     from engine.loadtest.summary import text
 
     try:
         if as_json:
             print(json.dumps(results), flush=True)
         elif not quiet:
-            print(text(results), flush=True)
+            print(text(results, _columns()), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"engine: the report could not be printed: {error.strerror}.", file=sys.stderr)
+        raise StoreFailure(
+            f"The {'results' if as_json else 'report'} could not be printed: {error.strerror}. The figures are only in the "
+            "files that --out, --html and --hlog name. Make room, or send standard output elsewhere."
+        ) from None
+
+
+def _columns() -> int:
+    """The width of the terminal that standard output is; 0 where it is none, or does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    except (OSError, ValueError):
+        return 0

@@ -16,6 +16,7 @@ import engine
 from engine.cli.compare import compare_command
 from engine.cli.ctl import ctl_command
 from engine.cli.doctor import doctor_command
+from engine.cli.early import begin
 from engine.cli.export import export_command
 from engine.cli.load import load_command
 from engine.cli.mock import mock_command
@@ -27,6 +28,8 @@ from engine.core.errors import EngineError, ExitCode, InternalFault
 from engine.credentials import redact_all
 from engine.observe.fault import fault_text
 from engine.observe.sanitise import sanitise
+
+_INTERRUPTED_BY_TYPER = 130  # what it ends with after a KeyboardInterrupt, without a word
 
 app = typer.Typer(
     name="engine",
@@ -43,6 +46,7 @@ def _ending(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*arguments: Any, **flags: Any) -> None:
+        begin()
         raise typer.Exit(int(command(*arguments, **flags) or 0))
 
     return run
@@ -78,14 +82,21 @@ def root(
     """Call an LLM or HTTP endpoint once per row, as fast as its quota allows, and lose no row."""
 
 
+def _interrupted() -> int:
+    """A Ctrl-C that no command has seen to itself: it had begun nothing yet."""
+    print("engine: interrupted.", file=sys.stderr)
+    return int(ExitCode.INTERRUPTED)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code (see ``core.errors.ExitCode``)."""
     try:
         app(args=arguments)
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ExitCode.OK)
+        code = ended.code if isinstance(ended.code, int) else int(ExitCode.OK)
+        return _interrupted() if code == _INTERRUPTED_BY_TYPER else code
     except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+        return _interrupted()
     except EngineError as error:
         if isinstance(error, InternalFault) and error.__cause__ is not None:
             sys.stderr.write(fault_text(error.__cause__))

@@ -4,12 +4,12 @@ Rules of this file:
 1. Every lease that has run out of open rows is closed with the next commit, whatever that is for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.config import Job
 from engine.coordinator.writer import Writer
-from engine.core.commit import Commit, OutcomeRow
+from engine.core.commit import Commit, OutcomeRow, StepRow
 from engine.core.errors import ErrorKind, RowError
 from engine.core.ledger import Ledger
 from engine.formats.record import Recorder, decode_row
@@ -65,11 +65,12 @@ class Commits:
         """Rows that were given back unsent, by lease."""
         self._writer.submit(Commit(released=released, closed=self._ledger.take_closed()), self._on_durable)
 
-    def finished(self, rows: list[OutcomeRow], in_doubt: int = 0) -> None:
-        """Outcomes; ``in_doubt``: how many rows a dead worker held."""
+    def finished(self, rows: list[OutcomeRow], in_doubt: int = 0, steps: Sequence[StepRow] = ()) -> None:
+        """Outcomes; ``in_doubt``: how many rows a dead worker held; ``steps`` that ended, of these and other rows."""
         self._metrics.finished(rows)
         closed = self._ledger.take_closed()
-        self._writer.submit(Commit(outcomes=rows, closed=closed, in_doubt=in_doubt), self._on_durable)
+        commit = Commit(outcomes=rows, steps=steps, closed=closed, in_doubt=in_doubt)
+        self._writer.submit(commit, self._on_durable)
 
     def failed(self, rows: list[FailedRow], in_doubt: int = 0) -> None:
         """Rows that fail here, without a worker."""

@@ -6,12 +6,17 @@ Rules of this file:
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from engine.config import Job
 from engine.core.errors import CannotStart, UsageError
+from engine.core.model import Target
 from engine.launchers.local import LocalLauncher, Process
 from engine.mock.settings import MockSettings, QuotaSettings
 
@@ -23,6 +28,23 @@ _SCHEME = "mock:"
 def is_embedded(base_url: str) -> bool:
     """Whether a mock provider with this base URL is to be started by the run itself."""
     return not base_url or base_url.startswith(_SCHEME)
+
+
+def with_mocks(job: Job, start: Callable[[str], str]) -> Job:
+    """The job with the addresses of the mocks it asks for; ``start`` starts one. Endpoints have one each, steps share."""
+
+    def placed(target: Target, start: Callable[[str], str]) -> Target:
+        is_asked_for = target.provider == "mock" and is_embedded(target.base_url)
+        return replace(target, base_url=start(target.base_url)) if is_asked_for else target
+
+    if job.steps:
+        once = cache(start)
+        steps = tuple(replace(one, target=placed(one.target, once)) for one in job.steps)
+        return replace(job, steps=steps, target=steps[0].target)
+    if job.endpoints:
+        places = tuple(replace(one, target=placed(one.target, start)) for one in job.endpoints)
+        return replace(job, endpoints=places)
+    return replace(job, target=placed(job.target, start))
 
 
 def settings_of(base_url: str) -> MockSettings:

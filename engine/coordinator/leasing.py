@@ -12,10 +12,11 @@ from collections.abc import Callable
 from engine.config import Job
 from engine.coordinator.commits import Commits
 from engine.coordinator.feed import Feed
+from engine.coordinator.stepbook import Then
 from engine.coordinator.supervise import Child
 from engine.core.ledger import Ledger, LedgerRow
 from engine.wire.link import Hub
-from engine.wire.messages import Lease, RowLine
+from engine.wire.messages import Lease, RowLine, StepLine
 
 BACKLOG_ROWS = 1024  # read ahead of what is leased, at least
 BACKLOG_BYTES = 32 * 1024 * 1024
@@ -35,7 +36,9 @@ class Leasing:
         feed: Feed,
         children: list[Child],
         on_change: Callable[[], None],
+        find_steps: Callable[[list[int], Then], None] = lambda rows, then: then([]),
     ) -> None:
+        """``find_steps``: what was finished of rows before, in a job of several steps."""
         self._lease_bytes_max = job.limits.lease_bytes_max
         self._hub = hub
         self._ledger = ledger
@@ -43,6 +46,7 @@ class Leasing:
         self._feed = feed
         self._children = children
         self._on_change = on_change
+        self._find_steps = find_steps
         self._asking: deque[Child] = deque()  # workers with credit, in the order they asked
         self._reading = 1  # chunks asked for and not yet here
         self._stopped = False
@@ -95,13 +99,17 @@ class Leasing:
 
     def _open(self, child: Child, lease: int, rows: list[LedgerRow]) -> None:
         key, peer = child.key, child.peer
-        message = Lease(lease=lease, rows=[RowLine(row.row, row.line, row.payload) for row in rows])
+        lines = [RowLine(row.row, row.line, row.payload) for row in rows]
         numbers = [row.row for row in rows]
 
         def recorded() -> None:
+            self._find_steps(numbers, send)
+
+        def send(done: list[StepLine]) -> None:
             # The worker may have died meanwhile: its rows are waiting again under another lease.
             if child.key != key or child.process is None:
                 return
+            message = Lease(lease=lease, rows=lines, done=done)
             # The drain began while this was being written, or the worker's queue is full or gone: either way the
             # rows were never handed out.
             if self._stopped or not self._hub.send(peer, message):

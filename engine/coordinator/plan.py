@@ -25,6 +25,7 @@ from engine.sink import StreamOut, check_output
 from engine.source import Source
 from engine.steps import make_step
 from engine.steps.base import Step
+from engine.steps.chain import Chain, chain_of
 from engine.store import Store, move_aside
 from engine.vocabulary import exact_measure
 
@@ -45,7 +46,8 @@ class Plan:
 
 def check(job: Job) -> Plan:
     """Open the input and try every part of the job. Raises UsageError."""
-    steps = _steps(job)
+    chain = _chain(job) if job.steps else None
+    steps = [] if chain is not None else _steps(job)
     format_named(job.output_format)
     check_ca_file(job.ca_file)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
@@ -56,11 +58,14 @@ def check(job: Job) -> Plan:
         check_output(job.output, job.state, job.input)
     source = Source(job.input, job.input_format, row_bytes_max=job.limits.row_bytes_max)
     try:
-        _check_columns(frozenset().union(*(step.columns for step in steps)), source)
+        used = (
+            chain.shape.columns if chain is not None else frozenset().union(*(one.columns for one in steps))
+        )
+        _check_columns(used, source)
     except UsageError:
         source.close()
         raise
-    answers = steps[0].answer_columns
+    answers = chain.answers if chain is not None else steps[0].answer_columns
     columns: tuple[str, ...] = ()
     if source.columns is not None:
         tail = ("_status", "_error", *(META_COLUMNS if job.meta else ()))
@@ -80,15 +85,32 @@ def _steps(job: Job) -> list[Step]:
     names = [f"Endpoint {endpoint.name}: " for endpoint in job.endpoints] or [""]
     for name, one in zip(names, jobs_of(job), strict=True):
         try:
-            if one.target.provider == "mock" and is_embedded(one.target.base_url):
-                settings_of(one.target.base_url)
-            if one.vocabularies:
-                exact_measure(one.target.model, one.vocabularies)
+            _check_mock(one)
             steps.append(make_step(one.step.kind, one.step, one.target, make_provider(one.target)))
             _check_possible(one, steps[-1])
         except UsageError as error:
             raise UsageError(f"{name}{error}") from None
     return steps
+
+
+def _chain(job: Job) -> Chain:
+    """The job's steps, tried."""
+    chain = chain_of(job)
+    for stage, one in zip(chain.stages, jobs_of(job), strict=True):
+        try:
+            _check_mock(one)
+            if not stage.is_call:
+                _check_possible(one, stage.step)
+        except UsageError as error:
+            raise UsageError(f"Step {stage.name}: {error}") from None
+    return chain
+
+
+def _check_mock(job: Job) -> None:
+    if job.target.provider == "mock" and is_embedded(job.target.base_url):
+        settings_of(job.target.base_url)
+    if job.vocabularies:
+        exact_measure(job.target.model, job.vocabularies)
 
 
 def _stream_out(job: Job, columns: tuple[str, ...]) -> StreamOut | None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,19 +21,18 @@ import uvloop
 
 from engine.config import Job, jobs_of, rates_of
 from engine.coordinator.account import summary_of
-from engine.coordinator.embedded import is_embedded, start_mock
+from engine.coordinator.embedded import start_mock, with_mocks
 from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Feed
 from engine.coordinator.limiting import Limiting
 from engine.coordinator.plan import Plan, check, open_store
-from engine.coordinator.quotas import limiting_of
+from engine.coordinator.quotas import limiting_of, limitings_of
 from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, StreamStore
 from engine.coordinator.supervise import Supervisor
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
 from engine.core.ledger import Ledger
-from engine.core.model import Target
 from engine.credentials import Auth
 from engine.handover import secret_values
 from engine.launchers.local import Process
@@ -84,7 +84,8 @@ class _Runner:
         state = Path(self._job.state) if store is not None else None
         self._log = RunLog(state)
         rates = [rates_of(one) for one in jobs_of(self._job)]
-        self._metrics = Metrics(began, rates, [endpoint.name for endpoint in self._job.endpoints])
+        is_one = not (self._job.endpoints or self._job.steps)
+        self._metrics = Metrics(began, rates, () if is_one else self._job.places)
         self._view = LiveView(plan, state, self._metrics, progress)
         self._sockets = _socket_folder()
 
@@ -146,6 +147,7 @@ class _Runner:
                 answers=self._plan.answers,
                 on_tick=self._view.tick,
                 note=self._note,
+                store=self._store,
             )
             sessions.append(session)
             return await session.run()
@@ -163,18 +165,12 @@ class _Runner:
     def _start_mocks(self, mocks: list[Process]) -> Job:
         """The job with the addresses of the mock providers it asks for, which are started and put into ``mocks``."""
 
-        def placed(target: Target) -> Target:
-            if target.provider != "mock" or not is_embedded(target.base_url):
-                return target
-            mock, address = start_mock(target.base_url, self._sockets)
+        def started(base_url: str) -> str:
+            mock, address = start_mock(base_url, self._sockets)
             mocks.append(mock)
-            return replace(target, base_url=address)
+            return address
 
-        job = self._job
-        if not job.endpoints:
-            return replace(job, target=placed(job.target))
-        places = tuple(replace(endpoint, target=placed(endpoint.target)) for endpoint in job.endpoints)
-        return replace(job, endpoints=places)
+        return with_mocks(self._job, started)
 
     def _keeper(self) -> Keeper:
         """Where commits go: the store, standard output, or both."""
@@ -183,29 +179,29 @@ class _Runner:
             return self._store
         return StreamStore(self._store, self._plan.out)
 
-    def _limiting(self, job: Job, auth: Auth, name: str, session: Session) -> Limiting:
-        """``job``, ``auth`` and ``name`` of one endpoint."""
+    def _limiting(self, session: Session, job: Job, auth: Auth, name: str) -> Limiting:
+        """``job``, ``auth`` and ``name`` of one endpoint, or of one step."""
+        what = "step" if self._job.steps else "endpoint"
         return limiting_of(
             job,
             auth,
             label=f"the run for {job.output if job.output != '-' else job.input}",
             spare=self._sockets / "q",
             hide=secret_values(self._auth),
-            note=(lambda sentence: self._note(f"endpoint {name}: {sentence}")) if name else self._note,
+            note=(lambda sentence: self._note(f"{what} {name}: {sentence}")) if name else self._note,
             on_change=session.tune,
         )
 
     def _supervisor(self, job: Job, session: Session) -> Supervisor:
         run_id = self._store.get_meta("run_id") if self._store is not None else None
-        names = [endpoint.name for endpoint in job.endpoints] or [""]
-        places = zip(jobs_of(job), self._auth, names, strict=True)
+        make = partial(self._limiting, session)
         return Supervisor(
             job,
             self._auth,
             run_id or self._sockets.name,
             self._sockets,
             pid=os.getpid(),
-            limitings=[self._limiting(*place, session) for place in places],
+            limitings=limitings_of(job, self._auth, make),
             on_death=session.worker_died,
             note=self._note,
         )

@@ -19,6 +19,7 @@ from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
 from engine.coordinator.health import HealthNotes
 from engine.coordinator.leasing import Leasing
+from engine.coordinator.stepbook import StepBook
 from engine.coordinator.stops import Stops
 from engine.coordinator.supervise import Child, Supervisor
 from engine.coordinator.writer import Writer
@@ -26,6 +27,7 @@ from engine.core.commit import OutcomeRow
 from engine.core.errors import EngineError, ErrorKind, ExitCode, InternalFault
 from engine.core.ledger import Ledger
 from engine.observe.metrics import Metrics
+from engine.store import Store
 from engine.wire.link import Hub
 from engine.wire.messages import (
     Beat,
@@ -67,8 +69,10 @@ class Session:
         answers: tuple[str, ...],
         on_tick: Callable[["Session", float], None],
         note: Callable[[str], None],
+        store: Store | None = None,
     ) -> None:
-        self.endpoints = names = [endpoint.name for endpoint in job.endpoints] or [""]
+        """``store``: where steps are looked up that were finished before, in a job of several."""
+        self.endpoints = names = list(job.places)
         self._job = job
         self._hub = hub
         self._ledger = ledger
@@ -86,6 +90,7 @@ class Session:
             answers=answers,
             on_durable=self._check_over,
         )
+        self._steps = StepBook(job, store, self.cut_short)
         self._leasing = Leasing(
             job,
             hub=hub,
@@ -94,6 +99,7 @@ class Session:
             feed=self._feed,
             children=self.supervisor.children,
             on_change=self._check_over,
+            find_steps=self._steps.find,
         )
         self._stops = Stops(job, self._loop.time())
         self._health = HealthNotes(names, note)
@@ -195,6 +201,7 @@ class Session:
         elif isinstance(message, Want):
             self._leasing.wants(child, message.rows)
         elif isinstance(message, Released):
+            self._steps.came_back()
             self._leasing.released(child, message.rows)
         elif isinstance(message, Drained):
             child.drained = True
@@ -227,14 +234,15 @@ class Session:
             if tally.ok_replies and not self._gates_open[endpoint]:
                 self._gates_open[endpoint] = True
                 self.tune()
+        steps = [one for one in message.steps if self._ledger.holds(child.key, one.lease, one.row)]
         rows: list[OutcomeRow] = []
         for line in message.lines:
             held = self._ledger.finish(child.key, line.lease, line.row)
             if held is None:
                 continue
             rows.extend(self._stops.judge(outcome_row(line, held.digest), now))
-        if rows:
-            self._commits.finished(rows)
+        if rows or steps:
+            self._commits.finished(rows, steps=self._steps.rows_of(steps))
         self._leasing.wants(child, message.want)
         self._stop_if_due()
         self._check_over()
@@ -255,7 +263,9 @@ class Session:
 
     def tune(self) -> None:
         """Tell every worker what holds now."""
-        self.metrics.limit([limiting.rates for limiting in self.supervisor.limitings])
+        limitings = self.supervisor.limitings
+        quotas = [limiting.rates for limiting in dict.fromkeys(limitings) if any(limiting.rates)]
+        self.metrics.limit([limiting.rates for limiting in limitings], quotas if self._job.steps else None)
         for child in self.supervisor.children:
             if child.peer:
                 self._use_limiters(child)
@@ -281,6 +291,7 @@ class Session:
         """The supervisor found a worker dead: its rows are leased again, or are poison."""
         self.ended.deaths += 1
         lost = self._ledger.lost(child.key)
+        self._steps.came_back()
         at_risk = len(lost.requeued) + len(lost.poisoned)
         self._health.gone(child.slot)
         self.metrics.worker_gone(child.slot)

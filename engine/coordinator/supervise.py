@@ -85,6 +85,7 @@ class Supervisor:
         self.token = secrets.token_hex(16)
         self.socket = folder / "c"
         self.limitings = limitings
+        self._quotas = list(dict.fromkeys(limitings))  # steps may share one
         self.children = [
             Child(slot, share, gate) for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs))
         ]
@@ -121,7 +122,7 @@ class Supervisor:
         """Start who is due, bury who is dead, kill who is silent. To be called several times a second."""
         if self._stopping:
             return
-        for limiting in self.limitings:
+        for limiting in self._quotas:
             limiting.tick(now)
             self.hopeless = self.hopeless or limiting.hopeless
         for child in self.children:
@@ -230,9 +231,9 @@ class Supervisor:
         """Every child is gone when this returns, and the limiters are left: asked first, killed then."""
         self.let_go()
         await loop.run_in_executor(None, self._end_children, timeout_s)
-        for limiting in self.limitings:
+        for limiting in self._quotas:
             limiting.leave()
-        for limiting in self.limitings:
+        for limiting in self._quotas:
             await loop.run_in_executor(None, limiting.bury)
 
     def _end_children(self, timeout_s: float) -> None:

@@ -29,6 +29,21 @@ class OutcomeRow(NamedTuple):
     sent_s: float = 0.0  # when the last attempt was sent, by ``time.monotonic``; 0.0 where nothing was
 
 
+class StepRow(NamedTuple):
+    """One step of a row that has ended, in a job of several. ``step``: its number in the store.
+
+    ``data`` is JSON in UTF-8: its columns, or of one that failed what is known of it.
+    """
+
+    row: int
+    step: int
+    ok: bool
+    data: bytes
+    attempts: int  # requests sent for it
+    tokens_in: int
+    tokens_out: int
+
+
 class Commit(NamedTuple):
     """One change of a run's state. Lease ids are never used twice within a run's process.
 
@@ -37,6 +52,7 @@ class Commit(NamedTuple):
     """
 
     outcomes: Sequence[OutcomeRow] = ()
+    steps: Sequence[StepRow] = ()
     opened: Sequence[tuple[int, Sequence[int]]] = ()  # (lease, its rows), about to be handed out
     released: Sequence[tuple[int, Sequence[int]]] = ()  # (lease, rows given back unsent): not in doubt
     closed: Sequence[int] = ()  # leases with no open row any more

@@ -284,12 +284,16 @@ class StoreFailure(EngineError):
 
 
 class InternalFault(EngineError):
-    """The engine itself is at fault. ``__cause__`` is what happened."""
+    """The engine itself is at fault. ``__cause__`` is what happened; ``means``: a sentence on the user's data."""
 
-    def __init__(self, where: str, cause: BaseException) -> None:
+    def __init__(
+        self,
+        where: str,
+        cause: BaseException,
+        means: str = "What was committed before stays; the same command goes on from there.",
+    ) -> None:
         super().__init__(
-            f"{where} failed: {type(cause).__name__}: {cause}. This is a fault of the engine: please report it. "
-            "What was committed before stays; the same command goes on from there."
+            f"{where} failed: {type(cause).__name__}: {cause}. This is a fault of the engine: please report it. {means}"
         )
         self.__cause__ = cause
 

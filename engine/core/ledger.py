@@ -169,6 +169,14 @@ class Ledger:
             self._close(holding, lease)
         return found
 
+    def holds(self, worker: int, lease: int, row: int) -> bool:
+        """Whether the worker holds the row under this lease. Who does not is counted as stale."""
+        held = self._holdings.get(worker)
+        if held is None or row not in held.leases.get(lease, ()):
+            self.stale_refused += 1
+            return False
+        return True
+
     def release(self, worker: int, rows: Iterable[int]) -> list[tuple[int, list[int]]]:
         """The worker gives rows back unsent: they wait again, in front, in the order they were leased in.
 

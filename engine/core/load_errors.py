@@ -27,6 +27,7 @@ class LoadError(StrEnum):
     SSE_ERROR_EVENT = "sse_error_event"
     TRUNCATED_STREAM = "truncated_stream"
     BAD_JSON = "bad_json"
+    BAD_REPLY = "bad_reply"  # JSON, where a stream was asked for
     EMPTY_RESPONSE = "empty_response"
     REFUSED = "refused"  # the model or a filter would not answer
     TOO_LARGE = "too_large"  # the reply was over the cap
@@ -34,6 +35,9 @@ class LoadError(StrEnum):
     CANCELLED = "cancelled"  # the test ended first
     CLIENT_INTERNAL = "client_internal"  # the request could not be sent, and that is not the server's fault
 
+
+# The reply did not end by itself, or not in time.
+CUT_OFF = frozenset({LoadError.TIMEOUT_FIRST_TOKEN, LoadError.TIMEOUT_TOTAL, LoadError.TOO_LARGE})
 
 _OF_KIND: dict[ErrorKind, LoadError] = {
     ErrorKind.DNS: LoadError.DNS,

@@ -19,7 +19,7 @@ from engine.core.histogram import Histogram
 from engine.core.thresholds import Objective
 
 PLAIN: Final = ("latency", "response_time", "send_lag", "ttfb")
-STREAMED: Final = ("ttft", "ttft_sched", "ttfo", "tpot", "chunk_gap", "stall")
+STREAMED: Final = ("ttft", "ttft_sched", "ttfo", "tpot", "chunk_gap", "stall", "tail")
 SERIES_DIGITS: Final = 2  # of the histograms of single seconds
 LATE_S: Final = 0.01  # a request that is sent later than this after its time is counted as late
 
@@ -40,6 +40,7 @@ class Timing:
     end: float = 0.0
     is_sent: bool = True  # False: it never left, because there was no connection
     stall_us: int = 0  # the longest gap between two pieces of content
+    tail_us: int = 0  # from the last piece of content to the end of its reply
     tokens_in: int = -1
     tokens_out: int = -1
 
@@ -256,6 +257,7 @@ def _stream_us(timing: Timing) -> dict[str, int]:
     if timing.tokens_out > 1:
         values["tpot"] = _us((timing.last_content - first) / (timing.tokens_out - 1))
     values["stall"] = timing.stall_us
+    values["tail"] = timing.tail_us
     return values
 
 

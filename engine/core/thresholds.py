@@ -38,6 +38,7 @@ METRICS: dict[str, Kind] = {
     "tpot": Kind.TIME,
     "chunk_gap": Kind.TIME,
     "stall": Kind.TIME,
+    "tail": Kind.TIME,
     "error_rate": Kind.SHARE,
     "achieved": Kind.SHARE,
     "attainment": Kind.SHARE,

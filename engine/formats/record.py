@@ -85,8 +85,12 @@ class Recorder:
         tokens_in: int,
         tokens_out: int,
         model: str,
+        fields: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """The record of a row that failed; without usable input (``values`` None) it has no input columns."""
+        """The record of a row that failed; without usable input (``values`` None) it has no input columns.
+
+        ``fields``: in place of the empty answer, what there is of it.
+        """
         text = plain_text(message, self._error_chars_max)
         meta = self._meta_of(attempts, latency_ms, tokens_in, tokens_out, model) if self._meta else {}
         if self._batch:
@@ -94,7 +98,8 @@ class Recorder:
             # Rows without input are told apart by the message, which names the line.
             named = payload or text.encode(errors="replace")
             return self._batch_line(payload, values, named, {"response": None, "error": error, **meta})
-        tail = {**self._no_answers, "_status": "failed", "_error": f"{kind}: {text}", **meta}
+        answers = self._no_answers if fields is None else fields
+        tail = {**answers, "_status": "failed", "_error": f"{kind}: {text}", **meta}
         return one_line(_encoded(tail)) if values is None else _joined(payload, values, tail)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 Rules of this file:
 1. Where results cannot be written is told before the test, not after it.
+2. What was measured reaches all places that take it: a report that cannot be shown costs no file, and the reverse.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
-from engine.core.errors import ExitCode, StoreFailure, UsageError
+from engine.core.errors import EngineError, ExitCode, InternalFault, StoreFailure, UsageError
 from engine.loadtest.conduct import conductor
 from engine.loadtest.files import check_writable, write
 from engine.loadtest.histories import history
@@ -24,6 +25,11 @@ from engine.loadtest.plan import Planned
 from engine.loadtest.results import results_of
 from engine.loadtest.searching import search
 from engine.loadtest.verdict import exit_code_of
+
+_LOST: Final = (
+    "It says nothing of the endpoint: what was measured is lost, and no results file was written. Requests that were "
+    "sent may have been billed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +50,24 @@ class Outputs:
                 check_writable(path, flag)
 
     def write(self, results: dict[str, Any], plan: LoadPlan, tested: Tested) -> None:
-        """Write them, all that can be written. Raises StoreFailure for the first that cannot."""
+        """Write them, all that can be written. Raises StoreFailure, or InternalFault, for the first that cannot."""
         texts: dict[str, tuple[str, Callable[[], str]]] = {
             "--out": (self.out, lambda: json.dumps(results, indent=1) + "\n"),
             "--html": (self.html, lambda: page(results)),
             "--hlog": (self.hlog, lambda: history(plan, tested)),
         }
-        failures = []
+        failures: list[EngineError] = []
         for flag, (path, text) in texts.items():
             if path:
                 try:
                     write(path, text(), flag)
                 except StoreFailure as failure:
                     failures.append(failure)
+                except Exception as error:
+                    means = (
+                        "That file was not written; the report and the other files are not touched by this."
+                    )
+                    failures.append(InternalFault(f"making the file of {flag}", error, means))
         if failures:
             raise failures[0]
 
@@ -64,7 +75,10 @@ class Outputs:
 def run_load(
     planned: Planned, outputs: Outputs, view: LoadView, show: Callable[[dict[str, Any]], None]
 ) -> ExitCode:
-    """Run it, ``show`` what it came to, write its files. Raises EngineError where nothing could be measured."""
+    """Run it, ``show`` what it came to, write its files.
+
+    Raises EngineError where nothing could be measured, KeyboardInterrupt for a Ctrl-C before anything was.
+    """
 
     async def run() -> tuple[dict[str, Any], LoadPlan, Tested]:
         async with conductor(planned.plan, planned.auth, view) as lead:
@@ -77,8 +91,14 @@ def run_load(
         results, plan, tested = uvloop.run(run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+    except EngineError:
+        raise
+    except Exception as error:
+        raise InternalFault("the load test", error, _LOST) from error
     finally:
         view.end()
-    show(results)
-    outputs.write(results, plan, tested)
+    try:
+        show(results)
+    finally:
+        outputs.write(results, plan, tested)
     return exit_code_of(results)

@@ -1,7 +1,8 @@
 """Runs a plan: its crew of workers, its quota, one test or a search of many, and Ctrl-C.
 
 Rules of this file:
-1. The first Ctrl-C ends the test, and what was measured so far is reported; nothing is sent after it.
+1. The first Ctrl-C ends the test, and what was measured so far is reported; nothing is sent after it. Before there is
+   a crew it ends the start.
 2. A name that cannot be resolved is refused before anything is sent.
 """
 
@@ -138,7 +139,8 @@ class Conductor:
 async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> AsyncIterator[Conductor]:
     """A crew that is ready; it, its mock provider and all that belongs to it are gone at the end.
 
-    Raises UsageError for a host that is not known, CannotStart where workers do not start.
+    Raises UsageError for a host that is not known, CannotStart where workers do not start, CancelledError or
+    KeyboardInterrupt for a signal before they have started.
     """
     dump_no_core()
     raise_open_files()
@@ -147,10 +149,19 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
     mock: Process | None = None
     crew: Crew | None = None
     signals = (signal.SIGINT, signal.SIGTERM)
+    start = asyncio.current_task()
+    assert start is not None
+    for number in signals:
+        loop.add_signal_handler(number, start.cancel)
     try:
         target = plan.job.target
         if target.provider == "mock" and is_embedded(target.base_url):
-            mock, address = await loop.run_in_executor(None, start_mock, target.base_url, folder)
+            starting = loop.run_in_executor(None, start_mock, target.base_url, folder)
+            try:
+                mock, address = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                mock, _ = await starting  # so that it is ended like any other
+                raise
             plan = replace(plan, job=replace(plan.job, target=replace(target, base_url=address)))
         await _resolve(plan, loop)
         # A test without limits of its own keeps to those of the runs beside it.

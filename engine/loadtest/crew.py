@@ -110,13 +110,13 @@ class Crew:
             self.members.append(Member(slot, process, notes=WorkerNotes(slot)))
         until = self._loop.time() + START_MAX_S
         while not all(member.peer for member in self.members):
+            if is_over():  # first: who is to end may have been killed meanwhile
+                return
             for member in self.members:
                 if member.process.poll() is not None:
                     words = member.process.last_words() or "it said nothing"
                     raise CannotStart(f"A load worker ended at its start: {words}. Nothing was sent.")
             self._limiting.tick(self._loop.time())
-            if is_over():
-                return
             if self._loop.time() > until:
                 raise CannotStart(
                     f"The load workers did not start within {START_MAX_S:.0f} s. Nothing was sent."
@@ -245,6 +245,7 @@ class Crew:
         notes.in_flight, notes.in_flight_peak = figures.in_flight, figures.in_flight_peak
         notes.in_flight_max = figures.in_flight_max
         notes.held_back, notes.quota_waited = figures.held_back, figures.quota_waited
+        notes.cut_off_bytes = figures.cut_off_bytes
         notes.last_sent_s, notes.last_due_s = figures.last_sent_s, figures.last_due_s
         member.has_ended = member.has_ended or figures.is_last
 

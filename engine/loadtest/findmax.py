@@ -23,6 +23,7 @@ from engine.loadtest.growth import growing_share, undone_share
 from engine.loadtest.reading import Results, results_of
 from engine.loadtest.resting import Rest, Trial
 from engine.loadtest.watching import BEHIND, FAILED_MAX, Stop, Watch
+from engine.loadtest.wording import tried
 from engine.observe.sanitise import sanitise
 
 # Of what is asked so much may be left undone. With first come, first served, latency that grows by 20 ms in every
@@ -69,8 +70,9 @@ class Probe:
         """One row of the table."""
         attained = "–" if self.attainment is None else f"{self.attainment:.2%}"
         p99 = "–" if self.p99_ms is None else f"{self.p99_ms:,.1f}"
-        word = "held" if self.judged.passed else "failed"
-        return f"{self.rate:>9,.6g} {word:>6} {attained:>8} {p99:>9}  {self.judged.why}".rstrip()
+        return (
+            f"{self.rate:>9,.6g} {tried(self.plain()):>8} {attained:>8} {p99:>9}  {self.judged.why}".rstrip()
+        )
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ class Found:
 
     def text(self) -> str:
         """The probes as a table, then the conclusion."""
-        heading = f"{'rate/s':>9} {'':>6} {'attained':>8} {'p99 ms':>9}  why"
+        heading = f"{'rate/s':>9} {'':>8} {'attained':>8} {'p99 ms':>9}  why"
         return "\n".join([heading, *(probe.line() for probe in self.probes), self.conclusion()])
 
     def to_results(self) -> dict[str, Any]:

@@ -61,8 +61,9 @@ class WorkerNotes:
     in_flight: int = 0  # now
     in_flight_peak: int = 0
     in_flight_max: int = 0  # what open files and ports allow it
-    held_back: int = 0  # requests that waited for another one's end, because of that
-    quota_waited: int = 0  # requests that waited for permits of --rpm or --tpm for longer than LATE_S
+    held_back: int = 0  # requests after the warm-up that waited for another one's end, because of that
+    quota_waited: int = 0  # likewise: that waited for permits of --rpm or --tpm for longer than LATE_S
+    cut_off_bytes: int = 0  # read of streams that went on until their time was up, or the cap was reached
     last_sent_s: float = 0.0  # after the schedule's start
     last_due_s: float = 0.0  # likewise: when the last request was intended that was sent or dropped
 

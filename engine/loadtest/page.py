@@ -26,6 +26,7 @@ from engine.loadtest.wording import (
     reached,
     seconds,
     share,
+    tried,
     with_unit,
 )
 from engine.observe.sanitise import sanitise
@@ -92,7 +93,7 @@ def _search(results: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         [
             rate(one["rate"]),
-            "held" if one["passed"] else "failed",
+            tried(one),
             NOTHING if one["attainment"] is None else share(one["attainment"]),
             ms(one["response_time_p99_ms"]),
             _words(one["why"]),

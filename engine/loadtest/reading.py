@@ -96,6 +96,7 @@ class Results(msgspec.Struct, frozen=True):
     tpot_ms: Figures | None = None
     chunk_gap_ms: Figures | None = None
     stall_ms: Figures | None = None
+    tail_ms: Figures | None = None
     slo: list[Slo] = []
     series: list[Second] = []
     histograms: dict[str, str] = {}

@@ -7,10 +7,13 @@ Rules of this file:
 
 What shares are of: ``error_rate`` is of the requests that were attempted, sent or refused a connection; one that was
 dropped was not attempted. ``attainment`` is of all that were intended, so that errors and drops count against it.
+``achieved`` is of what the schedule really intended in the window: random arrivals come to more or fewer requests
+than their rate says, by chance (Poisson: by the root of their number), and that is no shortcoming of the client's.
 
-What rates are over: ``asked_rate`` and ``achieved_rate`` are rates of sending. ``goodput`` and
-``output_tokens_per_s`` are of what came back, and take the time in which 99 of 100 replies had come back too: an
-endpoint that answers at its leisure after the last request was sent is not credited with the rate of sending.
+What rates are over: ``asked_rate`` (the mean that the schedule was made for) and ``achieved_rate`` are rates of
+sending. ``goodput`` and ``output_tokens_per_s`` are of what came back, and take the time in which 99 of 100 replies
+had come back too: an endpoint that answers at its leisure after the last request was sent is not credited with the
+rate of sending.
 """
 
 import math
@@ -245,6 +248,7 @@ def _worker(notes: WorkerNotes) -> dict[str, Any]:
         "in_flight_max": notes.in_flight_max,
         "held_back": notes.held_back,
         "quota_waited": notes.quota_waited,
+        "cut_off_bytes": notes.cut_off_bytes,
         "last_sent_s": notes.last_sent_s,
     }
 

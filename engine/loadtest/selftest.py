@@ -6,13 +6,14 @@ Rules of this file:
 """
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import uvloop
 
-from engine.core.errors import ExitCode
+from engine.core.errors import ExitCode, UsageError
 from engine.loadtest.conduct import conductor
 from engine.loadtest.live import SilentView
 from engine.loadtest.model import Tested
@@ -25,6 +26,7 @@ WINDOW_S: Final = 0.02
 LATENCY_MS: Final = 100.0
 FREEZE_FROM_S: Final = 1.0
 FREEZE_TO_S: Final = 2.0
+_KNOWN: Final = ("selftest", "as_json", "quiet", "no_progress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,30 @@ class Check:
     holds: bool
 
 
-def run_selftest(*, as_json: bool, note: Callable[[str], None]) -> ExitCode:
-    """Run all checks (about 20 s), print them, and say with the exit code whether they hold (99: not all do)."""
-    note("engine: trying this machine: about 20 seconds, on loopback only")
+def refuse_flags(flags: Mapping[str, Any]) -> None:
+    """Raises UsageError for flags that a self-test would pass over: it is always the same."""
+    given = [
+        name for name, value in flags.items() if value not in (None, False, [], ()) and name not in _KNOWN
+    ]
+    if given:
+        shown = "a URL" if given[0] == "url" else f"--{given[0].replace('_', '-')}"
+        raise UsageError(
+            f"--selftest does not go with {shown}: it sends its own requests to a server of its own, and takes --json, "
+            "--quiet and --no-progress alone. Nothing was sent."
+        )
+
+
+def run_selftest(*, as_json: bool, quiet: bool) -> ExitCode:
+    """Run all checks (about 20 s), print them, and say with the exit code whether they hold (99: not all do).
+
+    ``quiet``: only the exit code tells, and the JSON that was asked for.
+    """
+    if not quiet:
+        print("engine: trying this machine: about 20 seconds, on loopback only", file=sys.stderr, flush=True)
     checks = [*_arrivals(), *_latency(), *_freeze(), *_throughput()]
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
-    else:
+    elif not quiet:
         print(table(checks))
     return ExitCode.OK if all(check.holds for check in checks) else ExitCode.THRESHOLD
 

@@ -3,7 +3,8 @@
 Rules of this file:
 1. Three verdicts. INVALID: there is nothing to go by. CLIENT-LIMITED: the client, or a limit it was given, bent
    the figures. VALID: neither. Whatever the endpoint does wrong leaves a test VALID: that is what it measures.
-2. Every reason is a sentence with the figure, the bound and what to do about it.
+2. Every reason is a sentence with the figure, the bound and what to do about it. More processes are no help against
+   streams without an end: where those kept the client busy, that is said instead.
 3. A test that is not VALID passes no threshold.
 
 A bound on lateness is the larger of ``LATE_MS`` and a tenth of the median latency: what is added to a tenth of the
@@ -28,6 +29,9 @@ DROPPED_MAX: Final = (
 CPU_SHARE_MAX: Final = (
     0.9  # beyond, requests queue for the core: at 0.9 the mean wait is nine times the work (M/M/1)
 )
+ENDLESS_BYTES_PER_S: Final = (
+    2**20
+)  # read by a worker of streams that were cut off; reading 20 MB/s takes a whole core
 WAITED_MAX: Final = 0.01  # the share that the p99 of the send lag leaves out
 
 
@@ -84,10 +88,10 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     if lag_ms is not None and lag_ms > late_ms:
         yield (
             f"One request in a hundred was sent {ms(lag_ms)} ms or more after its time; at most {ms(late_ms)} ms "
-            "keeps the figures the endpoint's. Use more --procs, or a lower rate."
+            f"keeps the figures the endpoint's. {_remedy(results, 'Use more --procs, or a lower rate.')}"
         )
     for worker in results["workers"]:
-        yield from _strain(worker, late_ms)
+        yield from _strain(results, worker, late_ms)
     internal = results["errors"].get("client_internal", 0)
     if internal:
         yield (
@@ -103,13 +107,15 @@ def _unsent(results: Mapping[str, Any]) -> Iterator[str]:
         asked = results["intended"] / results["window_s"]
         yield (
             f"Only {share(kept)} of the asked rate was achieved: {rate(asked * kept)} of {rate(asked)} requests/s, "
-            f"and {share(ACHIEVED_MIN)} is the least. Use more --procs or a larger machine, or ask for less."
+            f"and {share(ACHIEVED_MIN)} is the least. "
+            f"{_remedy(results, 'Use more --procs or a larger machine, or ask for less.')}"
         )
     dropped, intended = results["dropped"], results["intended"]
     if dropped > DROPPED_MAX * intended:
+        were = "was" if dropped == 1 else "were"
         yield (
-            f"{_requests(dropped)} of {number(intended)} ({share(dropped / intended)}) were dropped: they were late, or "
-            "not sent when the time was up. No percentile holds them."
+            f"{_requests(dropped)} of {number(intended)} ({share(dropped / intended)}) {were} dropped: late, or not sent when "
+            "the time was up. No percentile holds what was dropped."
         )
 
 
@@ -146,18 +152,32 @@ def _held(results: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _strain(worker: Mapping[str, Any], late_ms: float) -> Iterator[str]:
+def _strain(results: Mapping[str, Any], worker: Mapping[str, Any], late_ms: float) -> Iterator[str]:
     lag_ms = worker["loop_lag_p99_ms"]
     if lag_ms is not None and lag_ms > late_ms:
         yield (
             f"Worker {worker['slot']} noticed replies late: its loop lagged by {ms(lag_ms)} ms at the 99th percentile, "
-            f"and {ms(late_ms)} ms is the most. Something else uses the processor, or more --procs are needed."
+            f"and {ms(late_ms)} ms is the most. "
+            f"{_remedy(results, 'Something else uses the processor, or more --procs are needed.')}"
         )
     if worker["cpu_share"] > CPU_SHARE_MAX:
         yield (
             f"Worker {worker['slot']} used {share(worker['cpu_share'])} of a core, and {share(CPU_SHARE_MAX)} is the "
-            "most: requests waited for the client. Use more --procs, or ask for less."
+            f"most: requests waited for the client. {_remedy(results, 'Use more --procs, or ask for less.')}"
         )
+
+
+def _remedy(results: Mapping[str, Any], usual: str) -> str:
+    """What to do about a client that is too busy: the usual, unless it read streams that never ended by themselves."""
+    busiest = max(
+        (worker["cut_off_bytes"] / max(worker["lasted_s"], 0.1) for worker in results["workers"]), default=0.0
+    )
+    if busiest <= ENDLESS_BYTES_PER_S:
+        return usual
+    return (
+        f"A worker was busy reading streams without an end ({busiest / 2**20:,.0f} MB/s, see the errors): mend the endpoint, "
+        "or give a shorter --timeout."
+    )
 
 
 def _late_ms(results: Mapping[str, Any]) -> float:

@@ -21,6 +21,7 @@ TIMES: Final = {
     "tpot": "TPOT",
     "chunk_gap": "gap of chunks",
     "stall": "longest stall",
+    "tail": "tail of stream",
 }
 MEANINGS: Final = {
     "latency": "from sending to the end of the reply",
@@ -33,6 +34,17 @@ MEANINGS: Final = {
     "tpot": "(last content - first content) / (output tokens - 1)",
     "chunk_gap": "between two pieces of content of one answer",
     "stall": "the longest such gap of each answer",
+    "tail": "from the last content to the end of the reply, which is in no other time",
+}
+# Kinds of errors whose names do not say all of it.
+KINDS: Final = {
+    "bad_reply": "the server answered with JSON instead of a stream",
+    "bad_json": "a reply of 200 that holds no answer",
+    "truncated_stream": "the stream ended before it said so",
+    "empty_response": "an answer without content",
+    "too_large": "a reply over the cap, which was cut off",
+    "cancelled": "the test ended first",
+    "client_internal": "of this client, not of the endpoint",
 }
 STATISTICS: Final = {
     "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p99_9": "p99.9", "max": "max", "mean": "mean",
@@ -87,6 +99,13 @@ def between(
     if low is None:
         return NOTHING if high is None else f"at most {shown(high)}"
     return f"at least {shown(low)}" if high is None else f"{shown(low)} – {shown(high)}"
+
+
+def tried(probe: Mapping[str, Any]) -> str:
+    """What a try of a search came to: ``held``, ``failed``, or ``repeated`` for one that decided nothing."""
+    if not probe.get("counted", True):
+        return "repeated"
+    return "held" if probe["passed"] else "failed"
 
 
 def reached(threshold: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ Rules of this file:
 from array import array
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -92,6 +92,12 @@ def chunk(data: bytes) -> bytes:
 def whole(status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> Reply:
     """A reply in one piece. ``full`` is set for status 200."""
     return Reply(status, head(status, content_type, len(body), extra) + body, full=status == 200)
+
+
+def without_body(reply: Reply) -> Reply:
+    """The same as the answer to HEAD: its head, and nothing of what the head tells of (RFC 9110, 9.3.2)."""
+    head, end, _ = reply.data.partition(b"\r\n\r\n")
+    return replace(reply, data=head + end, rest=None)
 
 
 _models: dict[str, bytes] = {}

@@ -2,7 +2,7 @@
 
 Rules of this file:
 1. No task per request: a reply that takes time waits in the wheel.
-2. Requests on one connection are answered in order, also when they are pipelined.
+2. Requests on one connection are answered in order, also when they are pipelined. HEAD is answered without a body.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from engine.mock.brain import Brain
 from engine.mock.log import Record
 from engine.mock.questions import Route, route_of
 from engine.mock.refusals import error_reply
-from engine.mock.replies import JSON, LINES, End, Reply, whole
+from engine.mock.replies import JSON, LINES, End, Reply, whole, without_body
 from engine.mock.settings import MockSettings, changed
 from engine.mock.wheel import Wheel
 
@@ -168,6 +168,8 @@ class _Connection(asyncio.Protocol):
         counted: bool = True,
         record: Record | None = None,
     ) -> None:
+        if self._parser.get_method() == b"HEAD":
+            reply = without_body(reply)
         pending = _Pending(self, reply, row if counted else -1, record)
         self._waiting.append(pending)
         if not counted:

@@ -39,9 +39,9 @@ class Metrics(Counts):
         for endpoint in self.endpoints:
             endpoint.gone(slot)
 
-    def limit(self, limits: list[Rates]) -> None:
-        """Other limits hold from now on."""
-        self.limits = together(limits)
+    def limit(self, limits: list[Rates], quotas: list[Rates] | None = None) -> None:
+        """Other limits hold from now on; ``quotas``: those of each quota once, where steps share some."""
+        self.limits = together(limits if quotas is None else quotas)
         for endpoint, its in zip(self.endpoints, limits, strict=False):
             endpoint.limits = its
 

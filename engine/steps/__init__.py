@@ -16,7 +16,7 @@ STEPS: dict[str, str] = {
 }
 
 
-def make_step(kind: str, settings: StepSettings, target: Target, provider: Provider) -> Step:
+def make_step(kind: str, settings: StepSettings, target: Target, provider: Provider | None) -> Step:
     """The step of that kind. Raises UsageError for an unknown kind, or settings or templates it cannot use."""
     place = STEPS.get(kind)
     if place is None:

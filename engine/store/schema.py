@@ -5,12 +5,19 @@ Rules of this file:
 2. Values are always bound, never written into a statement.
 """
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x656E6731  # marks the file as ours
 COLUMNS = 11  # of an outcome
 
 # ``finished`` holds all that resuming asks about a row, so that finished rows are passed over without touching
 # their records; ``failed`` has entries for failed rows only, so it costs nothing where all goes well.
+_STEPS = """
+CREATE TABLE step (
+    place INTEGER PRIMARY KEY, ok INTEGER NOT NULL, attempts INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE step_name (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+"""
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE outcome (
@@ -30,6 +37,7 @@ CREATE TABLE run (
     in_doubt INTEGER NOT NULL, finished INTEGER NOT NULL
 );
 INSERT INTO run VALUES (1, NULL, NULL, 0, 0);
+{_STEPS}
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -38,8 +46,18 @@ COMMIT;
 
 # From the version before, by version.
 MIGRATIONS = {
-    1: "BEGIN IMMEDIATE; ALTER TABLE outcome ADD COLUMN sent_s REAL; PRAGMA user_version = 2; COMMIT;"
+    1: "BEGIN IMMEDIATE; ALTER TABLE outcome ADD COLUMN sent_s REAL; PRAGMA user_version = 2; COMMIT;",
+    2: f"BEGIN IMMEDIATE; {_STEPS} PRAGMA user_version = 3; COMMIT;",
 }
+
+# Steps of a row that have ended lie together: a place is the row's number and the step's. A step's number is its name's
+# for as long as the store lives, wherever in the job it stands.
+STEP_NUMBERS = 4096
+PUT_STEP = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?)"
+STEPS_BETWEEN = """
+SELECT place, ok, attempts, tokens_in, tokens_out, crc, CAST(data AS BLOB) FROM step
+WHERE place >= ? AND place < ? ORDER BY place
+"""
 
 ADD_TO_TALLY = """
 INSERT INTO tally VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind) DO UPDATE SET

@@ -17,13 +17,13 @@ from operator import lt
 from pathlib import Path
 from typing import Any, Self
 
-from engine.core.commit import Commit, Counts, Sums, checksum
+from engine.core.commit import Commit, Counts, StepRow, Sums, checksum
 from engine.core.errors import StoreFailure, UsageError
 from engine.store.faults import damaged
 from engine.store.folder import FolderHold, create_private_file, hold_folder
 from engine.store.opening import DATABASE_NAME, SYNCHRONOUS, connect, named_faults, prepare, version_of
-from engine.store.schema import FINISHED_AFTER, RECORDS_AFTER, SENT, SENT_SINCE
-from engine.store.writing import unpack, write_leases, write_outcomes
+from engine.store.schema import FINISHED_AFTER, RECORDS_AFTER, SENT, SENT_SINCE, STEP_NUMBERS
+from engine.store.writing import read_steps, unpack, write_leases, write_outcomes, write_steps
 
 _FINISHED_PAGE = 8192  # rows
 _RECORDS_PAGE = 512  # rows, or fewer where they are large:
@@ -109,6 +109,7 @@ class Store:
         """
         with self._transaction() as writer:
             write_outcomes(writer, [line for commit in commits for line in commit.outcomes])
+            write_steps(writer, [line for commit in commits for line in commit.steps])
             write_leases(writer, commits, self._folder)
             in_doubt = sum(commit.in_doubt for commit in commits)
             if in_doubt:
@@ -150,6 +151,50 @@ class Store:
             if forgotten:
                 writer.execute("UPDATE run SET finished = 0")
         return forgotten
+
+    def forget_all(self) -> int:
+        """Drop every outcome, so that all rows are open again; how many. What they cost stays counted."""
+        with self._transaction() as writer:
+            forgotten: int = writer.execute("DELETE FROM outcome").rowcount
+            writer.execute("UPDATE tally SET rows = 0")
+            writer.execute("UPDATE run SET finished = 0")
+        return forgotten
+
+    # --- steps, of jobs that have several ---------------------------------------------------------------
+
+    def step_numbers(self, names: Sequence[str]) -> list[int]:
+        """The numbers of steps by their names; a new name gets a new one. Raises UsageError when there are too many."""
+        known = {name: number for number, name in self._rows("SELECT number, name FROM step_name")}
+        new = [name for name in names if name not in known]
+        if len(known) + len(new) > STEP_NUMBERS:
+            raise UsageError(f"A run knows {STEP_NUMBERS} names of steps; start over with --fresh.")
+        if new:
+            with self._transaction() as writer:
+                for name in new:
+                    number = len(known)
+                    writer.execute("INSERT INTO step_name VALUES (?, ?)", (number, name))
+                    known[name] = number
+        return [known[name] for name in names]
+
+    def has_steps(self) -> bool:
+        """Whether any step of any row has ended."""
+        return bool(self._rows("SELECT 1 FROM step LIMIT 1"))
+
+    def steps_of(self, rows: Sequence[int]) -> list[StepRow]:
+        """The steps that have ended of these rows, by row."""
+        found: list[StepRow] = []
+        wanted = set(rows)
+        with self._read_lock, named_faults(self._folder):
+            for first, last in _runs(sorted(wanted)):
+                found += list(read_steps(self._reader, first, last, self._folder))
+        return found
+
+    def forget_steps(self, names: Sequence[str]) -> None:
+        """Drop what these steps have come to, in all rows."""
+        numbers = self.step_numbers(names)
+        with self._transaction() as writer:
+            for number in numbers:
+                writer.execute(f"DELETE FROM step WHERE place % {STEP_NUMBERS} = ?", (number,))  # noqa: S608
 
     def set_identity(self, identity: dict[str, Any]) -> None:
         """Keep what makes a resumed run the same job; a JSON object."""
@@ -322,3 +367,16 @@ class Store:
     def _own_reader(self) -> sqlite3.Connection:
         with named_faults(self._folder):
             return connect(self._folder, mode="ro")
+
+
+def _runs(rows: list[int]) -> Iterator[tuple[int, int]]:
+    """(first, last) of every run of neighbours among sorted rows."""
+    first = last = -1
+    for row in rows:
+        if row != last + 1 or first < 0:
+            if first >= 0:
+                yield first, last
+            first = row
+        last = row
+    if first >= 0:
+        yield first, last

@@ -5,12 +5,12 @@ Rules of this file:
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.core.commit import Commit, OutcomeRow, checksum, pack_rows, sums_by_kind, unpack_rows
+from engine.core.commit import Commit, OutcomeRow, StepRow, checksum, pack_rows, sums_by_kind, unpack_rows
 from engine.store.faults import damaged
-from engine.store.schema import ADD_TO_TALLY, COLUMNS, insert_outcomes
+from engine.store.schema import ADD_TO_TALLY, COLUMNS, PUT_STEP, STEP_NUMBERS, STEPS_BETWEEN, insert_outcomes
 
 # Each INSERT gives up the interpreter lock once and has to get it back, so rows go in many at a time.
 _INSERT = {rows: insert_outcomes(rows) for rows in (64, 16, 4, 1)}
@@ -31,6 +31,41 @@ def write_outcomes(writer: sqlite3.Connection, outcomes: list[OutcomeRow]) -> No
             writer.execute(statement, values[start : start + step])
             start += step
     writer.executemany(ADD_TO_TALLY, [(kind, *sums) for kind, sums in sums_by_kind(outcomes).items()])
+
+
+def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
+    """Keep steps that have ended; one that ended before is replaced."""
+    if steps:
+        writer.executemany(
+            PUT_STEP,
+            [
+                (
+                    row * STEP_NUMBERS + step,
+                    ok,
+                    attempts,
+                    tokens_in,
+                    tokens_out,
+                    _step_checksum(row, step, ok, data),
+                    data,
+                )
+                for row, step, ok, data, attempts, tokens_in, tokens_out in steps
+            ],
+        )
+
+
+def read_steps(reader: sqlite3.Connection, first: int, last: int, folder: Path) -> Iterator[StepRow]:
+    """The steps that have ended of the rows from ``first`` to ``last``. Raises StoreFailure for one that is damaged."""
+    values = (first * STEP_NUMBERS, (last + 1) * STEP_NUMBERS)
+    for place, ok, attempts, tokens_in, tokens_out, crc, data in reader.execute(STEPS_BETWEEN, values):
+        row, step = divmod(place, STEP_NUMBERS)
+        sums = (attempts, tokens_in, tokens_out)
+        if set(map(type, sums)) != {int} or _step_checksum(row, step, ok == 1, data or b"") != crc:
+            raise damaged(f"a step of row {row} is not what was written", folder)
+        yield StepRow(row, step, ok == 1, data, *sums)
+
+
+def _step_checksum(row: int, step: int, ok: bool, data: bytes) -> int:
+    return checksum(row, ok, step, data)
 
 
 def write_leases(writer: sqlite3.Connection, commits: Sequence[Commit], folder: Path) -> None:

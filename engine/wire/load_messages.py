@@ -69,5 +69,6 @@ class Figures(Message, frozen=True):
     in_flight_max: int
     held_back: int
     quota_waited: int
+    cut_off_bytes: int
     last_sent_s: float
     last_due_s: float

@@ -6,7 +6,7 @@ Rules of this file:
 
 import msgspec
 
-VERSION = 7
+VERSION = 8
 
 
 class BadFrame(ValueError):

@@ -95,6 +95,22 @@ class OutcomeLine(NamedTuple):
     sent_s: float = 0.0
 
 
+class StepLine(NamedTuple):
+    """One step of a leased row that has ended, in a job of several. ``step``: its place in the job.
+
+    ``data`` is JSON: its columns, or of one that failed what is known of it.
+    """
+
+    row: int
+    lease: int
+    step: int
+    ok: bool
+    data: bytes
+    attempts: int
+    tokens_in: int
+    tokens_out: int
+
+
 class Hello(Message, frozen=True):
     """Worker to coordinator, first of all. A wrong token or slot is answered with Refuse."""
 
@@ -124,6 +140,7 @@ class Lease(Message, frozen=True):
 
     lease: int
     rows: list[RowLine]
+    done: Sequence[StepLine] = ()  # what was finished of them before, in a job of several steps
 
 
 class Tally(NamedTuple):
@@ -155,6 +172,7 @@ class Outcomes(Message, frozen=True):
     tallies: list[Tally]  # one for each endpoint of the job
     sleeping: int  # rows that wait for a retry, now
     want: int  # further credit, as in Want
+    steps: Sequence[StepLine] = ()  # that ended, of rows that are leased still or finished with this message
 
 
 class Beat(Message, frozen=True):

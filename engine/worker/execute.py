@@ -7,6 +7,7 @@ Rules of this file:
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from engine.config import Job, rates_of
@@ -31,6 +32,7 @@ class RowRun:
         "avoid",
         "avoid_until",
         "call",
+        "chain",
         "charge",
         "failed_here",
         "generation",
@@ -83,6 +85,9 @@ class RowRun:
         self.failed_here = 0  # attempts that its endpoint failed since the row came to it
         self.shut = 0  # bits of endpoints that will not serve it
         self.refused: OutcomeLine | None = None  # its outcome, if no other endpoint does
+        self.chain: object = (
+            None  # of a job of several steps: the whole row, whose step number ``lane`` this is
+        )
 
     def move(self, lane: int) -> None:
         """The row goes to another endpoint: one that has not failed it yet does not answer for the last one's failures.
@@ -93,6 +98,20 @@ class RowRun:
             self.attempt -= self.failed_here
         self.failed_here = 0
         self.lane = lane
+
+
+class StepEnd:
+    """One of several steps of a row has ended: with ``fields``, or with a failure."""
+
+    __slots__ = ("failure", "fields", "run")
+
+    def __init__(self, run: RowRun, fields: dict[str, Any] | None, failure: Failure | None) -> None:
+        self.run = run
+        self.fields = fields
+        self.failure = failure
+
+
+End = OutcomeLine | StepEnd
 
 
 class Later:
@@ -110,17 +129,16 @@ class Executor:
     def __init__(
         self,
         job: Job,
-        provider: Provider,
+        provider: Provider | None,
         run_id: str,
         rng: random.Random,
         secrets: tuple[Secret, ...] = (),
     ) -> None:
-        """``secrets`` are masked in whatever a server said about a failure."""
+        """``secrets`` are masked in whatever a server said about a failure. ``provider``: None where nothing is sent."""
         self._secrets = secrets
         self._step = make_step(job.step.kind, job.step, job.target, provider)
-        self._provider = provider
         self._run_id = run_id
-        self.charging = Charging(settles=provider.settles, rates=rates_of(job))
+        self.charging = Charging(settles=provider is not None and provider.settles, rates=rates_of(job))
         self._retry = RetryPolicy(job.retries, rng)
         self._recorder = Recorder(
             batch=job.output_format == "openai-batch",
@@ -141,7 +159,7 @@ class Executor:
             return self._failed(lease, row, payload, values, error.kind, message)
         return RowRun(lease, row, payload, values, asking, f"{self._run_id}-{row}-0")
 
-    def adopt(self, run: RowRun) -> OutcomeLine | None:
+    def adopt(self, run: RowRun) -> End | None:
         """Ask here what was asked at another endpoint; an outcome where that is impossible."""
         try:
             run.asking = self._step.start(run.values)
@@ -156,14 +174,14 @@ class Executor:
         """Whether one of them alone costs more than a limit."""
         return any(self.charging.too_dear(run.charge) for run in runs)
 
-    def too_large(self, run: RowRun) -> OutcomeLine | None:
+    def too_large(self, run: RowRun) -> End | None:
         """The outcome of a call that alone costs more than a limit, unsent; None for one that can pass."""
         charging = self.charging
         run.charge = charging.charged(run.call.charge)
         says = charging.too_dear(run.charge) if charging.has_limits else ""
         return self._gave_up(run, Failure(ErrorKind.REQUEST_TOO_LARGE, says)) if says else None
 
-    def absorb(self, run: RowRun, result: Reply | Failure) -> tuple[OutcomeLine | Later, Failure | None]:
+    def absorb(self, run: RowRun, result: Reply | Failure) -> tuple[End | Later, Failure | None]:
         """What a sending came to: an outcome or a later sending, and the failure behind it, if there was one."""
         run.sent += 1
         if isinstance(result, Reply):
@@ -199,7 +217,7 @@ class Executor:
         run.tokens_in += max(usage.tokens_in, 0)
         run.tokens_out += max(usage.tokens_out, 0)
 
-    def _ok(self, run: RowRun, fields: dict[str, Any]) -> OutcomeLine:
+    def _ok(self, run: RowRun, fields: dict[str, Any]) -> End:
         record = self._recorder.ok(
             run.payload,
             run.values,
@@ -223,10 +241,15 @@ class Executor:
             run.sent_s,
         )
 
-    def _gave_up(self, run: RowRun, failure: Failure) -> OutcomeLine:
+    def _told(self, run: RowRun, failure: Failure) -> Failure:
+        """As it is told: without secrets, and with what was done about it."""
         message = redact(failure.message, self._secrets)
         if run.attempt:
             message = f"{message} (given up after {run.sent} requests)"
+        return replace(failure, message=message)
+
+    def _gave_up(self, run: RowRun, failure: Failure) -> End:
+        message = self._told(run, failure).message
         record = self._recorder.failed(
             run.payload,
             run.values,

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
@@ -27,14 +27,15 @@ from engine.limiter.client import LimiterClient
 from engine.providers import make_provider
 from engine.providers.limits import LimitReader
 from engine.vocabulary import exact_measure
-from engine.wire.messages import OutcomeLine, Tally, Terms
-from engine.worker.execute import Executor, Later, RowRun
+from engine.wire.messages import Tally, Terms
+from engine.worker.execute import End, Executor, Later, RowRun
 from engine.worker.fetch import Fetcher
 from engine.worker.observing import Observer
 from engine.worker.queues import Flow
 from engine.worker.slots import Slots
 from engine.worker.tally import TallyBook
 
+SLOTS_MAX: Final = 1 << 16  # workers of a run
 LONG_S: Final = 0.3  # calls that have waited so long could go elsewhere
 
 
@@ -42,7 +43,7 @@ class Owner(Protocol):
     """Who has the rows."""
 
     def landed(
-        self, lane: "Lane", run: RowRun, step: OutcomeLine | Later, failure: Failure | None, now: float
+        self, lane: "Lane", run: RowRun, step: End | Later, failure: Failure | None, now: float
     ) -> None:
         """A call has ended."""
 
@@ -72,6 +73,7 @@ class Lane:
         secrets: tuple[Secret, ...],
         rng: random.Random,
         breaker: Breaker | None,
+        make_executor: Callable[..., Executor] = Executor,
     ) -> None:
         """``secrets`` are masked in failures; without a ``breaker`` the endpoint is never left alone."""
         self.number = number
@@ -87,7 +89,7 @@ class Lane:
             provider.measure = exact_measure(job.target.model, job.vocabularies)
         # Idempotency keys are an endpoint's own: another one is another account, or asks in other words.
         prefix = f"{settings.run_id}.{name}" if name else settings.run_id
-        self.executor = Executor(job, provider, prefix, rng, secrets)
+        self.executor = make_executor(job, provider, prefix, rng, secrets)
         self.fetcher = Fetcher(
             origin=provider.origin,
             auth=auth,
@@ -186,7 +188,7 @@ class Lane:
             self.limiter = LimiterClient(
                 Path(address.socket),
                 address.token,
-                self._settings.slot,
+                self._settings.slot + self.number * SLOTS_MAX,  # steps may share a limiter
                 self._granted,
                 run=self._settings.parent_pid,
                 on_too_dear=self._too_dear,

@@ -36,12 +36,13 @@ from engine.wire.messages import (
     Refuse,
     Released,
     RowLine,
+    StepLine,
     Tune,
     UseLimiter,
     Want,
     Welcome,
 )
-from engine.worker.execute import Later, RowRun
+from engine.worker.execute import End, Later, RowRun
 from engine.worker.fault import die_of_task
 from engine.worker.lane import Lane
 from engine.worker.queues import Demand, Queues
@@ -57,7 +58,7 @@ LEASES_KNOWN: Final = 64  # of so many leases it is noticed when one comes twice
 DUE_LOOK: Final = (
     16  # so many of the rows to be sent again are tried; others than the first may fit where there is room
 )
-_STOPPERS: Final = (RunEffect.STOP, RunEffect.STOP_AFTER_STREAK)
+STOPPERS: Final = (RunEffect.STOP, RunEffect.STOP_AFTER_STREAK)
 
 
 class Worker:
@@ -125,13 +126,9 @@ class Worker:
     def _on_message(self, message: Message) -> None:
         self._last_beat = self._loop.time()
         if isinstance(message, Lease):
-            lease = message.lease
-            if lease in self._leases:
-                return  # one that comes twice would be paid for twice
-            self._leases.append(lease)
-            self._demand.leased(len(message.rows))
-            self._queues.fresh.extend((lease, line) for line in message.rows)
-            self.pump()
+            if message.lease not in self._leases:  # one that comes twice would be paid for twice
+                self._leases.append(message.lease)
+                self._leased(message)
         elif isinstance(message, Tune):
             self._tune(message)
         elif isinstance(message, UseLimiter):
@@ -146,6 +143,11 @@ class Worker:
         elif isinstance(message, Refuse):
             sys.stderr.write(f"the coordinator refused this worker: {message.reason}\n")
             os._exit(EXIT_REFUSED)
+
+    def _leased(self, message: Lease) -> None:
+        self._demand.leased(len(message.rows))
+        self._queues.fresh.extend((message.lease, line) for line in message.rows)
+        self.pump()
 
     def _tune(self, message: Tune) -> None:
         self._share = message.in_flight
@@ -245,6 +247,7 @@ class Worker:
         if refused is None:
             lane.engage(run)
             return True
+        assert isinstance(refused, OutcomeLine)  # the row has one step
         if self._router.shuts(lane, run, refused, now):
             self._queues.due.append(run)
         else:
@@ -255,9 +258,7 @@ class Worker:
         """These wait for permits no more; they are due, in their order."""
         self._queues.due.extendleft(reversed(list(runs)))
 
-    def landed(
-        self, lane: Lane, run: RowRun, step: OutcomeLine | Later, failure: Failure | None, now: float
-    ) -> None:
+    def landed(self, lane: Lane, run: RowRun, step: End | Later, failure: Failure | None, now: float) -> None:
         """A call has ended: its row has its outcome, or is sent again."""
         self._budget.on_call(now)
         if failure is not None:
@@ -266,20 +267,24 @@ class Worker:
                 step = Later(0.0)
         if isinstance(step, OutcomeLine):
             self._outcomes.append(step)
-            if failure is not None and POLICY[failure.kind].run in _STOPPERS:
+            if failure is not None and POLICY[failure.kind].run in STOPPERS:
                 self._flush(now)  # the run may have to stop: every call until then is in vain
         elif self._draining:
             self._link.send(Released(rows=[run.row]))
-        elif step.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:
-            self._queues.due.append(run)
-        else:
-            self._queues.sleep(run, now + step.delay_s)
+        elif isinstance(step, Later):
+            self._sleep(run, step, failure, now)
         if lane.answers_first():
             self._flush(now)  # the coordinator opens the gate for all
         if self._draining:
             self._maybe_drained()
         else:
             self.pump()
+
+    def _sleep(self, run: RowRun, later: Later, failure: Failure | None, now: float) -> None:
+        if later.delay_s <= 0.0 and failure is not None and failure.kind is ErrorKind.STALE_KEEPALIVE:
+            self._queues.due.append(run)
+        else:
+            self._queues.sleep(run, now + later.delay_s)
 
     def _heed(self, failure: Failure) -> None:
         """Tell the coordinator of a failure that concerns more than its own row."""
@@ -310,22 +315,27 @@ class Worker:
         self._queues.wake(now, self._budget)
         if is_sweep:
             self._last_swept = now
-            self._resign(now)
         if self._cut_off() and now - self._last_beat > self._settings.guard_s + CUT_OFF_EXIT_S:
             os._exit(0)
         self.pump()
-        if not self._queues.fresh and self._router.only is None:
-            for lane in self._router.stuck(now):
-                lane.call_back(avoid=now + AVOID_S)
-                self.pump()
+        self._relieve(now)
         quiet_s = now - self._last_sent
         if quiet_s >= BEAT_S or (self._outcomes and quiet_s >= GATHER_S):
             self._flush(now)
         else:
             self._want()
 
-    def _resign(self, now: float) -> None:
-        """Rows that some endpoints refused, and that wait for others in vain, have their outcome."""
+    def _relieve(self, now: float) -> None:
+        """What waits in vain at one endpoint goes to another; what all refused that are there has its outcome."""
+        if self._last_swept == now:
+            self._resign()
+        if not self._queues.fresh and self._router.only is None:
+            for lane in self._router.stuck(now):
+                lane.call_back(avoid=now + AVOID_S)
+                self.pump()
+
+    def _resign(self) -> None:
+        now = self._last_swept
         waiting = self._queues.due
         given_up = [
             run for run in waiting if run.refused is not None and not self._router.has_place(run, now)
@@ -362,7 +372,12 @@ class Worker:
         tallies = [lane.take_tally(now) for lane in self._lanes]
         lines, self._outcomes = self._outcomes, []
         sleeping = self._queues.sleeping_count
-        self._link.send(Outcomes(lines=lines, tallies=tallies, sleeping=sleeping, want=self._missing()))
+        want, steps = self._missing(), self._steps()
+        self._link.send(Outcomes(lines=lines, tallies=tallies, sleeping=sleeping, want=want, steps=steps))
+
+    def _steps(self) -> list[StepLine]:
+        """Steps that have ended, in a job of several."""
+        return []
 
     def _cut_off(self) -> bool:
         """Where no kernel tells of the coordinator's death, its beats do: without them nothing is sent."""

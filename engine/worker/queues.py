@@ -48,6 +48,13 @@ class Queues:
                 break
             self.due.append(run)
 
+    def spread(self, over: list[deque[RowRun]]) -> None:
+        """Put what is due or sleeping into queues by lane."""
+        for run in (*self.due, *(run for _, _, run in self._sleeping)):
+            over[run.lane].append(run)
+        self.due.clear()
+        self._sleeping.clear()
+
     def empty(self) -> list[int]:
         """Forget every row, to be given back unsent; their numbers."""
         rows = [line.row for _, line in self.fresh]

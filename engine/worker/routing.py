@@ -14,7 +14,7 @@ from typing import Final
 from engine.core.errors import POLICY, ErrorKind, Health
 from engine.core.model import Failure
 from engine.wire.messages import OutcomeLine
-from engine.worker.execute import Later, RowRun
+from engine.worker.execute import End, Later, RowRun
 from engine.worker.lane import Lane
 
 HOPELESS_S: Final = (
@@ -62,9 +62,7 @@ class Router:
                 best, least = lane, load
         return best
 
-    def diverts(
-        self, lane: Lane, run: RowRun, step: OutcomeLine | Later, failure: Failure, now: float
-    ) -> bool:
+    def diverts(self, lane: Lane, run: RowRun, step: End | Later, failure: Failure, now: float) -> bool:
         """Whether a row that ``lane`` failed goes to another endpoint, instead of what ``step`` says."""
         if self.only is not None:
             return False

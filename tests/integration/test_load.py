@@ -6,12 +6,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import trustme
+from endless import endless_server
 from rolechunks import role_server
 from runs import Run, ask_flags, is_alive, until, write_rows
 
@@ -462,3 +464,61 @@ def test_a_run_is_replayed_at_the_moments_it_sent_its_rows(tmp_path: Path) -> No
         for now, then in zip(sorted(played), sorted(ran), strict=True)
     ]
     assert sorted(late)[54] < 0.05, late
+
+
+def test_the_self_test_ends_in_time_and_its_exit_code_is_what_its_checks_say() -> None:
+    run = Run("load", "--selftest", "--json")
+    code = run.wait(90.0)
+    checks = run.last_json()["checks"]
+    # On a machine that is busy with other things some may not hold, which is what they are for.
+    assert code == (0 if all(one["holds"] for one in checks) else 99), (checks, run.err)
+    counts = [one["holds"] for one in checks if one["name"] == "  requests reported and arrived"]
+    assert counts == [True] * 3, checks
+    latency = next(one["found"] for one in checks if one["name"] == "a server of 100 ms")
+    assert float(latency.split()[1]) >= 100.0
+    assert "about 20 seconds" in run.err
+
+
+def test_gamma_arrivals_come_in_bursts_as_large_as_was_asked() -> None:
+    with mock(log=True) as server:
+        found = load(
+            f"{server.origin}/plain", "--rate", 500, "--arrival", "gamma", "--burstiness", 0.2, "--duration", "2s", "--procs", 2,
+        )  # fmt: skip
+        times = sorted(one["at_s"] for one in server.log() if one["path"] == "/plain")
+    assert len(times) == found["sent"] == found["completed"]
+    assert (found["test"]["arrival"], found["test"]["burstiness"]) == ("gamma", 0.2)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    mean = sum(gaps) / len(gaps)
+    spread = sum((gap - mean) ** 2 for gap in gaps) / len(gaps) / mean**2
+    assert 2.5 < spread < 9, "1 over 0.2 was asked; it is 1 for a Poisson process, and 0 for an even one"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_other_wire_measures_the_same(stream: bool) -> None:
+    with mock(latency="50ms", log=True) as server:
+        found = load(
+            "--base-url", server.base_url, "--model", "m", "--prompt", "hi", "--rate", 50, "--duration", "1s",
+            "--wire", "aiohttp", *["--stream"] * stream,
+        )  # fmt: skip
+        arrived = server.stats()["by_path"]["/v1/chat/completions"]
+    assert found["test"]["wire"] == "aiohttp"
+    assert found["completed"] == arrived == 50
+    assert 49.0 <= found["latency_ms"]["p50"] <= 90.0
+    assert ("ttft_ms" in found) == stream
+
+
+@pytest.mark.parametrize("wire", ["lean", "aiohttp"])
+def test_streams_without_an_end_are_cut_off_and_the_other_requests_go_on(wire: str) -> None:
+    with endless_server(every=5) as origin:
+        found = load(
+            "--base-url", f"{origin}/v1", "--model", "m", "--prompt", "hi", "--stream", "--rate", 10, "--duration", "2s",
+            "--timeout", "1s", "--procs", 1, "--wire", wire,
+        )  # fmt: skip
+    # On a machine that is busy with other things a few of the others may be left out, which is told.
+    assert found["completed"] + found["failed"] + found["dropped"] == 20
+    assert found["completed"] >= 12
+    assert found["errors"].keys() <= {"timeout_total", "too_large"} and 2 <= found["failed"] <= 4
+    assert found["lasted_s"] < 5.0
+    assert found["workers"][0]["cut_off_bytes"] > 2**20
+    assert not [reason for reason in found["reasons"] if "--procs" in reason]
+    assert found["verdict"] == "VALID" or "reading streams without an end" in str(found["reasons"])

@@ -13,7 +13,8 @@ import pytest
 from engine.config import Job
 from engine.core.errors import UsageError
 from engine.credentials import Secret, all_secrets, redact
-from engine.settings import Loaded, auth_for, load
+from engine.keys import auth_for
+from engine.settings import Loaded, load
 
 
 def loaded(folder: Path, environment: dict[str, str] | None = None, **flags: Any) -> Loaded:

@@ -5,6 +5,7 @@ Rules of this file:
 2. Who is late catches up as fast as the loop allows, or drops what is late, as was asked; both are counted.
 3. When the time is up, what is late is dropped and counted; what is under way may end.
 4. In a closed loop a request is intended at the moment its slot is free.
+5. What was held back, or waited for permits, counts as figures do: not what was intended during the warm-up.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Final
 
 from engine.core.errors import ErrorKind, RowError
 from engine.core.histogram import Histogram
-from engine.core.load_errors import LoadError
+from engine.core.load_errors import CUT_OFF, LoadError
 from engine.core.measuring import LATE_S, Measures
 from engine.core.model import Failure, Reply
 from engine.worker.fetch import Fetcher
@@ -87,6 +88,7 @@ class Drive:
         self._is_sending = True
         self._is_over = False
         self.in_flight = self.in_flight_peak = self.held_back = self.quota_waited = 0
+        self.cut_off_bytes = 0  # of streams that did not end by themselves
         self.last_sent = start
         self.last_due_s = 0.0  # of what was sent or dropped, after the start
         self.sending_s = self.sending_cpu_s = 0.0  # how long it sent after the warm-up, and the CPU of that
@@ -148,7 +150,7 @@ class Drive:
                 self._held_until = float("inf")
                 return
             else:
-                self.held_back += due < self._held_until
+                self.held_back += due < self._held_until and at_s >= self._warmup_s
                 self._send(index, at_s, due, now)
                 sends_left -= 1
             self._next = next(arrivals, None)
@@ -214,7 +216,8 @@ class Drive:
         for _ in range(min(many, len(self._waiting))):
             exchange = self._waiting.popleft()
             exchange.generation = generation
-            self.quota_waited += now - exchange.timing.intended > LATE_S
+            is_late = now - exchange.timing.intended > LATE_S
+            self.quota_waited += is_late and exchange.at_s >= self._warmup_s
             self._launch(exchange, now)
             now = monotonic()
         self._go_on()
@@ -239,6 +242,8 @@ class Drive:
             )
         if self._is_cancelled and error:
             error = LoadError.CANCELLED
+        if error in CUT_OFF:  # those of the warm-up too: it is the measured requests that they keep waiting
+            self.cut_off_bytes += exchange.streamed_bytes
         if at_s < self._warmup_s:
             measures.warmed_up()
         else:

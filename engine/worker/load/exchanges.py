@@ -3,12 +3,13 @@
 Rules of this file:
 1. A reply is a success or has exactly one error of ``core.load_errors``. Nothing is ever tried again.
 2. Plain HTTP is judged by its status, an answer by its provider, a stream by its events: it is a success when it has
-   said that it is whole, and has brought content.
+   said that it is whole, and has brought content. JSON is no stream, and none that was cut off.
 3. Stamps are ``time.monotonic``'s. A request counts as sent when it is handed to the wire: waiting for a connection is
    the endpoint's time, not the client's.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from engine.core.errors import ErrorKind
 from engine.core.load_errors import LoadError, error_of, error_of_status
@@ -20,6 +21,7 @@ from engine.worker.exchange import Flight, Sink
 from engine.worker.failures import SHORTAGE
 from engine.worker.fault import die_of
 
+HEAD_BYTES: Final = 64  # of a body, to see what it is
 _BROKEN_OFF = (ErrorKind.PROTOCOL_ERROR, ErrorKind.CONNECTION_RESET, ErrorKind.STALE_KEEPALIVE)
 OnLanded = Callable[["Exchange", Reply | Failure], None]
 
@@ -27,7 +29,7 @@ OnLanded = Callable[["Exchange", Reply | Failure], None]
 class Exchange(Flight):
     """A slot for plain HTTP. It is used for one request after the other."""
 
-    __slots__ = ("_on_landed", "at_s", "call", "gaps_us", "generation", "timing")
+    __slots__ = ("_on_landed", "at_s", "call", "gaps_us", "generation", "streamed_bytes", "timing")
 
     def __init__(self, on_landed: OnLanded) -> None:
         super().__init__()
@@ -37,6 +39,7 @@ class Exchange(Flight):
         self.call: Call | None = None
         self.generation = 0  # of its permit
         self.gaps_us: list[int] = []  # between pieces of content
+        self.streamed_bytes = 0  # of a reply that came piece by piece
 
     @property
     def sink(self) -> Sink | None:
@@ -100,11 +103,12 @@ class AnswerExchange(Exchange):
 class StreamExchange(Exchange):
     """A slot for answers that come piece by piece; it listens to them itself."""
 
-    __slots__ = ("_dialect", "_stream")
+    __slots__ = ("_dialect", "_head", "_stream")
 
     def __init__(self, on_landed: OnLanded, dialect: str) -> None:
         super().__init__(on_landed)
         self._dialect = dialect
+        self._head = b""  # the first bytes of the body
         self._stream: Stream | None = None
 
     @property
@@ -115,8 +119,11 @@ class StreamExchange(Exchange):
         super().begin(call, at_s, intended)
         timing = self.timing
         timing.first_content = timing.first_answer = timing.last_content = 0.0
+        timing.tail_us = 0
         timing.tokens_in = timing.tokens_out = -1
         self.gaps_us.clear()
+        self.streamed_bytes = 0
+        self._head = b""
         self._stream = None
 
     def on_headers(self, status: int, headers: Mapping[str, str], at: float) -> bool:
@@ -129,6 +136,9 @@ class StreamExchange(Exchange):
     def on_data(self, data: bytes, at: float) -> None:
         """See ``exchange.Sink``."""
         assert self._stream is not None
+        if not self._head:
+            self._head = data[:HEAD_BYTES]
+        self.streamed_bytes += len(data)
         content = self._stream.feed(data)
         if not content:
             return
@@ -149,17 +159,26 @@ class StreamExchange(Exchange):
             return error
         if stream is None:  # it came whole all the same, compressed: nothing is known of its pieces
             stream = Stream(self._dialect)
+            self._head = result.body[:HEAD_BYTES]
             if stream.feed(result.body):
                 timing.first_content = timing.last_content = now
         timing.tokens_in, timing.tokens_out, _ = stream.usage
         if stream.failure:
             return LoadError.SSE_ERROR_EVENT
         if not stream.is_whole:
-            return LoadError.TRUNCATED_STREAM
+            # No line of an event begins so, and with Ollama's lines, which do, a whole one is a whole answer.
+            is_json = self._head.lstrip()[:1] in (b"{", b"[") and not timing.first_content
+            return LoadError.BAD_REPLY if is_json else LoadError.TRUNCATED_STREAM
         if not timing.first_content:
             return LoadError.EMPTY_RESPONSE
-        timing.end = timing.last_content  # what follows it counts tokens, and is no part of the answer
+        self._end_with_content()
         return ""
+
+    def _end_with_content(self) -> None:
+        """What follows the last content counts tokens, and is no part of the answer: it has a figure of its own."""
+        timing = self.timing
+        timing.tail_us = round((timing.end - timing.last_content) * 1e6)
+        timing.end = timing.last_content
 
     def _error(self, result: Reply | Failure) -> str:
         assert isinstance(result, Failure)
@@ -169,7 +188,7 @@ class StreamExchange(Exchange):
         if stream.is_whole and begun and not stream.failure:
             # It has said that it is whole; that the server leaves the connection open then is no part of the answer.
             self.timing.tokens_in, self.timing.tokens_out, _ = stream.usage
-            self.timing.end = self.timing.last_content
+            self._end_with_content()
             return ""
         if result.kind in _BROKEN_OFF:
             return LoadError.TRUNCATED_STREAM

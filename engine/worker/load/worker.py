@@ -178,6 +178,7 @@ class LoadWorker:
                 in_flight_max=drive.in_flight_max,
                 held_back=drive.held_back,
                 quota_waited=drive.quota_waited,
+                cut_off_bytes=drive.cut_off_bytes,
                 last_sent_s=drive.last_sent - self._start,
                 last_due_s=drive.last_due_s,
             )

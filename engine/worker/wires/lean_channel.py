@@ -5,8 +5,9 @@ Rules of this file:
 2. The parser calls C functions where it can (lists' own methods): a call into Python costs more than what it would
    bring. So many ends of replies are awaited as ``_unended`` holds; a reply that nobody awaits finds ``_unbegun``
    empty, and the parser fails.
-3. A connection is fit for another request only if its reply was whole, the server keeps it open, and nothing followed.
-4. A piece that is exactly one chunk of a body, where the parser stands between two, is handed on past the parser.
+3. A server that sends faster than its stream is read waits: after a large piece the other requests have their turn.
+4. A connection is fit for another request only if its reply was whole, the server keeps it open, and nothing followed.
+5. A piece that is exactly one chunk of a body, where the parser stands between two, is handed on past the parser.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ from engine.worker.connections import HEADER_LINE_BYTES_MAX, HEADERS_MAX
 from engine.worker.exchange import NEVER, NOTES_MAX, Flight, OnDone, Rules, Sink, encoding_of
 from engine.worker.failures import BrokenReply
 
+TURN_BYTES: Final = (
+    64 * 1024
+)  # of one reply; the loop would read up to 32 such pieces before it does anything else
 BARREN_BYTES_MAX: Final = 4 * HEADER_LINE_BYTES_MAX  # that follow each other and bring nothing of a body
 CHUNK_SIZES: Final = {  # by how they are written: what is written otherwise is for the parser
     written % size: size for size in range(1, 0x1000) for written in (b"%x", b"%X")
@@ -288,6 +292,9 @@ class LeanChannel(asyncio.Protocol):
             flight.deadline = min(self._end_s, at + self._read_s)
             # A chunk's own end follows its head's: where none is open and a line has ended, the next one begins.
             self._is_between = self._is_chunked and ends_line and not self._unclosed
+            if size >= TURN_BYTES:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._read_on)
             if not data:
                 return
             if self._wants_pieces and self._sink is not None:
@@ -304,6 +311,11 @@ class LeanChannel(asyncio.Protocol):
                 data = bytes(self._buffer)
                 self._buffer = bytearray()  # a large body is here twice for a moment, not three times
             self._end(flight, data)
+
+    def _read_on(self) -> None:
+        """The others have had their turn."""
+        if not self._is_gone and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _look(self, flight: Flight, at: float) -> bool:
         """The head is there: whether its body is to be read."""

@@ -6,7 +6,7 @@ import pytest
 
 from engine.cli.main import main
 
-COMMANDS = ["run", "status", "export", "retry", "ctl", "compare", "mock", "doctor"]
+COMMANDS = ["run", "status", "export", "retry", "load", "ctl", "compare", "mock", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from jobs import job
 
+from engine.cli.again import correct
 from engine.cli.main import main
-from engine.cli.retry import correct
 from engine.config import Endpoint, Job
 from engine.coordinator.plan import check, open_store
 from engine.core.commit import Commit, OutcomeRow

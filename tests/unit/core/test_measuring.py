@@ -16,8 +16,8 @@ def timing(
     sent = intended + lag
     return Timing(
         intended=intended, sent=sent, first_byte=sent + first / 2, first_content=sent + first,
-        first_answer=sent + first, last_content=sent + last, end=sent + last, stall_us=9_000, tokens_in=7,
-        tokens_out=tokens,
+        first_answer=sent + first, last_content=sent + last, end=sent + last, stall_us=9_000, tail_us=4_000,
+        tokens_in=7, tokens_out=tokens,
     )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def test_each_time_is_what_its_definition_says() -> None:
     measures.gaps([20_000])
     expected = {
         "latency": 1_050, "response_time": 1_550, "send_lag": 500, "ttfb": 25, "ttft": 50, "ttft_sched": 550,
-        "ttfo": 50, "tpot": 100, "chunk_gap": 20, "stall": 9,
+        "ttfo": 50, "tpot": 100, "chunk_gap": 20, "stall": 9, "tail": 4,
     }  # fmt: skip
     assert {name: ms(measures, name) for name in measures.names} == pytest.approx(expected)
     assert set(expected) == {*PLAIN, *STREAMED}

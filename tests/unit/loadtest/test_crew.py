@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from loadtests import plan
 from waiting import until
 
+from engine.core.errors import CannotStart
 from engine.core.measuring import Measures
 from engine.loadtest.crew import Crew, Member, Round
 from engine.loadtest.model import WorkerNotes
@@ -76,8 +78,8 @@ def figures(test: int = 1, **changes: Any) -> Figures:
     values: dict[str, Any] = {
         "test": test, "is_last": True, "counts": [0] * 11, "errors": {}, "met": [], "histograms": {}, "seconds": [],
         "loop_lag": Measures().histograms["latency"].to_bytes(), "cpu_s": 0.1, "sending_s": 1.0, "lasted_s": 1.0,
-        "in_flight": 0, "in_flight_peak": 3, "in_flight_max": 9, "held_back": 0, "quota_waited": 0, "last_sent_s": 0.9,
-        "last_due_s": 0.9,
+        "in_flight": 0, "in_flight_peak": 3, "in_flight_max": 9, "held_back": 0, "quota_waited": 0, "cut_off_bytes": 0,
+        "last_sent_s": 0.9, "last_due_s": 0.9,
     }  # fmt: skip
     return Figures(**(values | changes))
 
@@ -136,3 +138,64 @@ def test_a_worker_that_dies_or_says_nothing_is_told_once() -> None:
         assert crew.members[0].has_ended
 
     scene(body)
+
+
+class Launcher:
+    """Starts children that say nothing; ``on_start`` is told how many there are."""
+
+    on_start: Callable[[int], None] = staticmethod(lambda many: None)
+    children: list[Child]
+
+    def __init__(self, folder: object, hide: object) -> None:
+        type(self).children = []
+
+    def start(self, module: str, line: bytes) -> Child:
+        self.children.append(Child())
+        type(self).on_start(len(self.children))
+        return self.children[-1]
+
+
+def start(monkeypatch: pytest.MonkeyPatch, signal_at: int, *, kills: bool = False) -> list[Member]:
+    """The members of a crew of three whose start is told to end when so many had been started, or soon after all had."""
+    over: list[int] = []
+
+    def on_start(many: int) -> None:
+        if many == signal_at:
+            over.append(many)
+
+    async def run() -> list[Member]:
+        asked = plan()
+        crew = Crew(replace(asked, job=replace(asked.job, procs=3)), ((),), Quota())  # type: ignore[arg-type]
+        if signal_at > 3:
+            asyncio.get_running_loop().call_later(0.02, over.append, 0)
+            if kills:
+                asyncio.get_running_loop().call_later(0.02, crew.kill)
+        try:
+            await asyncio.wait_for(crew.start(lambda: bool(over)), 10.0)
+        finally:
+            await crew.close()
+        assert not crew._folder.exists()
+        return crew.members
+
+    monkeypatch.setattr(Launcher, "on_start", staticmethod(on_start))
+    monkeypatch.setattr("engine.loadtest.crew.LocalLauncher", Launcher)
+    return asyncio.run(run())
+
+
+def test_a_signal_between_two_starts_starts_no_more_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(start(monkeypatch, 1)) == 1
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_signal_while_workers_are_awaited_ends_the_wait_without_a_complaint(
+    monkeypatch: pytest.MonkeyPatch, kills: bool
+) -> None:
+    members = start(monkeypatch, 4, kills=kills)
+    assert len(members) == 3 and not any(member.peer for member in members)
+
+
+def test_a_worker_that_ends_at_its_start_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Child, "code", 3)
+    monkeypatch.setattr(Child, "words", "no such module")
+    with pytest.raises(CannotStart, match="ended at its start: no such module"):
+        start(monkeypatch, 9)

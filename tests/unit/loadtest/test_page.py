@@ -11,6 +11,7 @@ from loadtests import calm, notes, outcome, plan
 from engine.loadtest import model
 from engine.loadtest.page import page
 from engine.loadtest.results import results_of
+from engine.loadtest.summary import text
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 FETCHING = {
@@ -133,3 +134,25 @@ def test_no_foreign_word_becomes_markup(text: str, attack: str) -> None:
     reader = Reader(page(found))
     assert set(reader.tags) == TAGS
     assert "\x1b" not in "".join(reader.words)
+
+
+def test_a_search_shows_each_try_and_which_of_them_decided_nothing() -> None:
+    found = deepcopy(RESULTS)
+    one = {
+        "rate": 80.0,
+        "passed": False,
+        "why": "",
+        "attainment": 0.5,
+        "response_time_p99_ms": 9.0,
+        "counted": True,
+    }
+    tries = [one | {"passed": True}, one | {"counted": False}, one]
+    found["find_max"] = {"says": "The highest rate.", "rate": 80.0, "probes": tries}
+    words = Reader(page(found)).words
+    assert [word for word in words if word in ("held", "failed", "repeated")][:3] == [
+        "held",
+        "repeated",
+        "failed",
+    ]
+    lines = [line.split() for line in text(found).splitlines()]
+    assert [line[1] for line in lines if line[:1] == ["80.0"]] == ["held", "repeated", "failed"]

@@ -132,6 +132,21 @@ def test_a_random_schedule_is_asked_for_its_mean_and_achieves_what_it_intended()
     assert (found["asked_rate"], found["achieved_rate"], found["achieved"]) == (95.0, 100.0, 1.0)
 
 
+@pytest.mark.parametrize("arrival", ["poisson", "gamma"])
+def test_a_random_schedule_that_came_to_fewer_requests_was_kept_when_all_of_them_were_sent(
+    arrival: str,
+) -> None:
+    asked = plan(
+        schedule=Schedule(arrival, (Piece(110.0, 110.0, 1.0),), duration_s=10.0), fail_if=("achieved<99%",)
+    )
+    found = results_of(asked, outcome(calm(asked, 1_000)))
+    assert (found["asked_rate"], found["achieved_rate"], found["achieved"]) == (110.0, 100.0, 1.0)
+    assert (found["verdict"], found["thresholds"][0]["broken"]) == ("VALID", False)
+    measures = calm(asked, 950)
+    measures.dropped(9.0, 50)
+    assert results_of(asked, outcome(measures))["achieved"] == pytest.approx(0.95)
+
+
 def test_a_replayed_trace_asks_for_what_it_holds() -> None:
     asked = plan(schedule=Schedule("trace", offsets_s=tuple(index / 20 for index in range(200))))
     assert results_of(asked, outcome(calm(asked, 200)))["asked_rate"] == 20.0

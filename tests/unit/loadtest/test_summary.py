@@ -1,4 +1,4 @@
-"""The report on a terminal: the verdict first, nothing wider than 80 columns, nothing foreign unsanitised."""
+"""The report on a terminal: the verdict first, nothing wider than the terminal, nothing foreign unsanitised."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadtests import calm, notes, outcome, plan
 
+from engine.core.load_errors import LoadError
 from engine.core.measuring import Measures
 from engine.loadtest import model
 from engine.loadtest.results import results_of
 from engine.loadtest.summary import COLUMNS, text
+from engine.loadtest.wording import KINDS
+from engine.schedules import Schedule
+from engine.schedules.profile import Piece
 
 SLOS = ("ttft.p99<800ms", "latency.p90<1ms")
 FAIL_IF = ("response_time.p99>2s", "error_rate>1%")
@@ -101,11 +105,39 @@ def test_nothing_foreign_can_move_the_cursor(first: str, second: str) -> None:
     assert all(line.isprintable() for line in said)
 
 
-@given(st.text(" abcdef", max_size=400))
-def test_no_sentence_is_wider_than_the_terminal(words: str) -> None:
+@given(st.text(" abcdef", max_size=400), st.integers(80, 140))
+def test_no_sentence_is_wider_than_the_terminal(words: str, columns: int) -> None:
     found = deepcopy(RESULTS)
     found["reasons"].append(" ".join(word[:40] for word in words.split()))
     assert max(map(len, text(found).splitlines())) <= COLUMNS
+    assert max(map(len, text(found, columns).splitlines())) <= columns
+
+
+def test_sentences_take_the_width_there_is_from_80_to_140_columns() -> None:
+    found = deepcopy(RESULTS)
+    found["reasons"].append("word " * 80)
+    found["find_max"] = {"says": "word " * 80, "rate": None, "probes": []}
+    widths = [max(map(len, text(found, columns).splitlines())) for columns in (0, 100, 140, 1_000)]
+    assert (widths[0] <= 80, 90 < widths[1] <= 100, 130 < widths[2] <= 140) == (True, True, True)
+    assert text(found, 1_000) == text(found, 140)
+    assert text(found, 0) == text(found)
+
+
+def test_what_a_random_schedule_came_to_by_chance_is_told() -> None:
+    asked = plan(
+        schedule=Schedule("poisson", (Piece(110.0, 110.0, 1.0),), duration_s=10.0),
+        asked={"arrival": "poisson"},
+    )
+    said = text(results_of(asked, outcome(calm(asked))))
+    assert "110.0/s asked (100.0/s by chance), 100.0/s achieved (100%)" in said
+    assert "by chance" not in text(RESULTS)
+
+
+def test_errors_whose_names_do_not_say_it_are_explained() -> None:
+    asked = plan()
+    said = text(results_of(asked, outcome(calm(asked, failed=3, error="bad_reply"))))
+    assert "3  bad_reply: the server answered with JSON instead of a stream" in said
+    assert set(KINDS) <= set(LoadError)
 
 
 @pytest.mark.parametrize("many", [10**6, 10**9])

@@ -95,6 +95,26 @@ def test_a_test_of_milliseconds_is_not_judged_by_its_timers() -> None:
     assert judged(short, plan(1_000.0)) == ("VALID", [])
 
 
+@pytest.mark.parametrize(
+    "busy", [{"last_sent_s": 12.0}, {"cpu_s": 9.9}, {"loop_lag": lagging(30_000).loop_lag}, {}]
+)
+def test_a_client_that_read_streams_without_an_end_is_not_told_to_use_more_processes(
+    busy: dict[str, Any],
+) -> None:
+    found = of_lag(0.0 if busy else 0.05, 0.01)
+    for many, is_said in ((2 * 10**8, True), (2**20, False)):
+        found.notes[:] = [notes(cut_off_bytes=many, lasted_s=10.0, **busy), notes(1)]
+        verdict, reasons = judged(found)
+        assert (verdict, len(reasons)) == ("CLIENT-LIMITED", 1)
+        assert ("reading streams without an end (19 MB/s" in reasons[0]) is is_said
+        assert ("--procs" in reasons[0]) is not is_said
+
+
+def test_streams_without_an_end_that_did_not_keep_the_client_busy_leave_the_test_valid() -> None:
+    found = outcome(calm(plan()), notes(cut_off_bytes=10**9))
+    assert judged(found) == ("VALID", [])
+
+
 def test_a_closed_loop_owes_no_rate() -> None:
     assert judged(outcome(calm(plan(None)), notes(last_sent_s=20.0)), plan(None)) == ("VALID", [])
 

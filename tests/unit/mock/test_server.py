@@ -205,3 +205,38 @@ def test_the_log_says_of_a_request_that_was_never_answered_that_it_was_not() -> 
 
     record = asyncio.run(run())
     assert (record["status"], record["full"], record["done_s"]) == (0, False, 0.0)
+
+
+@pytest.mark.parametrize("path", ["/plain", "/v1/chat/completions", "/nowhere", "/stats"])
+def test_head_is_answered_with_the_head_alone_and_the_connection_goes_on(path: str) -> None:
+    async def run() -> tuple[bytes, int]:
+        async with MockServer(MockSettings()) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            told = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            return told, server.stats()["in_flight"]  # type: ignore[return-value]
+
+    told, in_flight = asyncio.run(run())
+    first, _, second = told.partition(b"\r\n\r\n")
+    assert b"content-length: 0" not in first, "it tells what GET would bring"
+    assert second.startswith(b"HTTP/1.1 200 OK")
+    assert in_flight == 0
+
+
+def test_head_of_a_stream_brings_no_piece_of_it() -> None:
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+
+    async def run() -> bytes:
+        async with MockServer(MockSettings()) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            asked = post("/v1/chat/completions", body, "Connection: close\r\n")
+            writer.write(asked.replace(b"POST", b"HEAD", 1))
+            told = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            return told
+
+    told = asyncio.run(run())
+    assert b"text/event-stream" in told
+    assert told.endswith(b"\r\n\r\n") and told.count(b"\r\n\r\n") == 1

@@ -16,7 +16,7 @@ from engine.core.errors import ErrorKind
 from engine.core.model import Failure, Reply
 from engine.worker.exchange import Flight, Rules
 from engine.worker.wires.lean import Stage
-from engine.worker.wires.lean_channel import LeanChannel
+from engine.worker.wires.lean_channel import TURN_BYTES, LeanChannel
 
 
 def test_bytes_on_an_idle_connection_close_it_at_once() -> None:
@@ -240,3 +240,44 @@ def test_a_body_of_a_stated_length_that_looks_like_chunks_is_handed_on_as_it_is(
         channel.data_received(piece)
     assert replied(results[0]) == (200, b"")
     assert listener.body == b"2\r\nok\r\n" * 3
+
+
+class Tap(Stage):
+    """A stage that says whether it is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def is_closing(self) -> bool:
+        return "abort" in self.said
+
+    def pause_reading(self) -> None:
+        self.said.append("pause")
+
+    def resume_reading(self) -> None:
+        self.said.append("resume")
+
+    def abort(self) -> None:
+        self.said.append("abort")
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_server_that_floods_waits_until_others_had_their_turn(is_dropped: bool) -> None:
+    async def run() -> list[str]:
+        tap, order = Tap(), []
+        rules = Rules(Timeouts(), Limits(), ())
+        channel = LeanChannel(cast(Connection, tap), rules, lambda channel: None)
+        channel.begin(b"request", True, Flight(), lambda result: None, Listener())
+        piece = b"x" * TURN_BYTES
+        channel.data_received(CHUNKED + b"1\r\nx\r\n")
+        assert tap.said == [], "a small piece is no flood"
+        asyncio.get_running_loop().call_soon(lambda: order.append(tuple(tap.said)))
+        channel.data_received(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if is_dropped:
+            channel.drop(None)
+        await asyncio.sleep(0)
+        assert order == [("pause", "abort") if is_dropped else ("pause",)]
+        return tap.said
+
+    assert asyncio.run(run()) == (["pause", "abort"] if is_dropped else ["pause", "resume"])

@@ -5,9 +5,10 @@ from clockwork import Clockwork
 from drives import OK, Scene
 
 from engine.core.errors import ErrorKind
-from engine.core.model import Failure, Reply
+from engine.core.model import Call, Failure, Reply
 from engine.schedules.base import Schedule
 from engine.schedules.profile import steady
+from engine.worker.load.exchanges import Exchange
 
 
 def even(rate: float, duration_s: float | None = None, requests: int | None = None) -> Schedule:
@@ -216,6 +217,14 @@ def test_everything_that_waited_for_room_is_counted_as_held_back(scene: Scene) -
     assert drive.held_back == pytest.approx(50, abs=2)
 
 
+class Flood(Exchange):
+    """Each of its replies brings 1,000 bytes before it fails."""
+
+    def begin(self, call: Call, at_s: float, intended: float) -> None:
+        super().begin(call, at_s, intended)
+        self.streamed_bytes = 1_000
+
+
 class Desk:
     """Stands where the quota does: permits as they are told."""
 
@@ -246,6 +255,29 @@ def test_requests_wait_for_permits_and_their_response_time_holds_the_wait(scene:
     assert scene.ends == 1
 
 
+def test_what_waited_for_room_in_the_warm_up_is_not_told_of_the_window(scene: Scene) -> None:
+    scene.wire._answer = lambda number: (0.5 if number < 20 else 0.001, OK)
+    drive = scene.drive(even(100, duration_s=2.0), in_flight_max=20, warmup_s=1.0)
+    scene.clock.run(scene.start + 10)
+    assert drive.in_flight_peak == 20
+    assert (drive.held_back, scene.measures.counts.completed) == (0, 100)
+
+
+def test_what_waited_for_room_after_the_warm_up_is_told_to_the_request(scene: Scene) -> None:
+    scene.wire._answer = lambda number: (1.0, OK)
+    drive = scene.drive(even(100, requests=100), in_flight_max=50, warmup_s=0.75)
+    scene.clock.run(scene.start + 20)
+    assert drive.held_back == 25
+
+
+def test_what_waited_for_permits_in_the_warm_up_is_not_told_of_the_window(scene: Scene) -> None:
+    drive = scene.drive(even(10, requests=10), permits=Desk(), warmup_s=0.55)
+    scene.clock.run(scene.start + 2.0)
+    drive.granted(10, 1)
+    scene.clock.run(scene.start + 10)
+    assert (scene.measures.counts.warm_up, drive.quota_waited) == (6, 4)
+
+
 def test_a_test_that_ends_with_its_count_waits_for_all_its_permits(scene: Scene) -> None:
     desk = Desk()
     drive = scene.drive(even(100, requests=10), permits=desk)
@@ -266,3 +298,13 @@ def test_a_worker_that_catches_up_reads_replies_in_between(scene: Scene) -> None
     clock.run(scene.start + 5)
     assert 500 <= seen[0] <= 700, "what was due meanwhile came after the whole burst"
     assert scene.measures.counts.sent == 1000
+
+
+@pytest.mark.parametrize(("kind", "counted"), [(ErrorKind.TIMEOUT, 5_000), (ErrorKind.CONNECTION_RESET, 0)])
+def test_what_streams_brought_that_did_not_end_by_themselves_is_counted(
+    scene: Scene, kind: ErrorKind, counted: int
+) -> None:
+    scene.wire._answer = lambda number: (0.01, Failure(kind, "it did not end"))
+    drive = scene.drive(even(100, requests=5), make_exchange=Flood, warmup_s=0.015)
+    scene.clock.run(scene.start + 5)
+    assert drive.cut_off_bytes == counted

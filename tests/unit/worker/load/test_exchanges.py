@@ -145,6 +145,7 @@ def test_a_role_chunk_is_no_first_token_and_what_follows_the_content_is_no_part_
     )
     assert exchange.gaps_us == pytest.approx([50_000, 150_000], abs=1)
     assert timing.stall_us == pytest.approx(150_000, abs=1)
+    assert timing.tail_us == pytest.approx(500_000, abs=1)
     assert (timing.tokens_in, timing.tokens_out) == (7, 3)
 
 
@@ -164,7 +165,10 @@ def test_reasoning_is_the_first_token_and_not_the_first_answer() -> None:
         ([event(ROLE) + DONE], "empty_response"),
         ([event(said("a")), event({"error": {"message": "overloaded"}})], "sse_error_event"),
         ([b"data: {broken\n\n" + DONE], "sse_error_event"),
-        ([b'{"choices": [{"message": {"content": "whole"}}]}'], "truncated_stream"),
+        ([event(said("a"))[:-9]], "truncated_stream"),
+        ([b'{"choices": [{"message": {"content": "whole"}}]}'], "bad_reply"),
+        ([b'\n{"choices":', b' [{"message": {"content": "whole"}}]}\n'], "bad_reply"),
+        ([b'[{"error": "not like this"}]'], "bad_reply"),
     ],
 )
 def test_a_stream_that_is_not_a_whole_answer_is_a_failure(pieces: list[bytes], error: str) -> None:
@@ -200,6 +204,17 @@ def test_a_refused_stream_is_judged_by_its_status() -> None:
     assert exchange.judge(Reply(429, {}, b"{}"), 100.1) == "http_429"
 
 
+def test_json_that_came_compressed_instead_of_a_stream_is_a_bad_reply() -> None:
+    assert streams().judge(Reply(200, {}, b'{"choices": []}'), 101.0) == "bad_reply"
+
+
+def test_lines_of_json_that_are_cut_off_are_a_stream_all_the_same() -> None:
+    exchange = streams("ollama")
+    exchange.on_headers(200, {}, 100.0)
+    exchange.on_data(b'{"message": {"content": "a"}, "done": false}\n', 100.1)
+    assert exchange.judge(Reply(200, {}, b""), 101.0) == "truncated_stream"
+
+
 def test_a_slot_begins_anew_with_each_request() -> None:
     exchange = streams()
     exchange.on_headers(200, {}, 100.0)
@@ -214,7 +229,11 @@ def test_a_slot_begins_anew_with_each_request() -> None:
         0.0,
         0,
     )
-    assert (timing.tokens_out, exchange.gaps_us) == (-1, [])
+    assert (timing.tokens_out, exchange.gaps_us, exchange.streamed_bytes) == (-1, [], 0)
+    exchange.on_headers(200, {}, 101.0)
+    exchange.on_data(b"{}", 101.1)
+    assert exchange.streamed_bytes == 2
+    assert exchange.judge(Reply(200, {}, b""), 101.2) == "bad_reply"
 
 
 @given(st.lists(st.integers(1, 40), max_size=60))

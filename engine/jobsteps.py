@@ -1,0 +1,169 @@
+"""A job's table of steps: what every row goes through, each with a provider, limits and time-outs of its own.
+
+Rules of this file:
+1. What a step does not say itself is as the job has it; a step with an address of its own inherits no secret.
+2. Every refusal is a UsageError that names the step, made before anything is read or sent.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from engine.config import CALL, StepPlan, StepSettings, Timeouts
+from engine.core.errors import UsageError
+from engine.core.model import Target
+from engine.core.quota import Rates
+from engine.settingtable import SETTINGS, limits_of
+
+STEPS_MAX: Final = 64
+KINDS: Final = ("ask", "request", "call")
+MODES: Final = ("", "loop", "thread", "process")
+_QUESTIONS: Final = ("prompt", "prompt_file", "messages", "system")
+_REQUESTS: Final = ("url", "method", "header", "body", "select")
+_OWN: Final = (
+    *_QUESTIONS, *_REQUESTS, "provider", "base_url", "endpoint", "model", "api_version", "max_tokens", "temperature",
+    "param", "schema", "into", "timeout", "retries", "api_key_env", *Rates._fields,
+)  # fmt: skip
+_FURTHER: Final = ("name", "kind", "take", "when", "keep", "function", "mode")
+_ALIASES: Final = {"params": "param", "headers": "header"}
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+_Headers = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]  # without a secret, and with one
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """How a job reads what its steps say as it would itself. Each takes the job's settings with the step's own over them."""
+
+    target: Callable[[Mapping[str, Any]], Target]
+    step: Callable[[Mapping[str, Any], tuple[tuple[str, str], ...], bool], StepSettings]
+    headers: Callable[[list[str]], _Headers]
+    timeouts: Callable[[float], Timeouts]
+
+
+def read_steps(
+    tables: Sequence[Mapping[str, Any]], values: Mapping[str, Any], readers: Readers
+) -> tuple[StepPlan, ...]:
+    """The steps that a job's tables describe. ``values``: its settings."""
+    if len(tables) > STEPS_MAX:
+        raise UsageError(f"A job may have {STEPS_MAX} steps, not {len(tables)}.")
+    if values["endpoints"]:
+        raise UsageError(
+            "A job has endpoints or steps, not both. Give each step its own base_url, or leave the steps out."
+        )
+    plans: list[StepPlan] = []
+    for number, table in enumerate(tables, 1):
+        name = str(table.get("name", f"step_{number}"))
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"A step's name begins with a letter and has letters, digits, - and _ (at most 40), not {name!r}."
+            )
+        if any(plan.name == name for plan in plans):
+            raise UsageError(f"Two steps have the name {name!r}.")
+        try:
+            plans.append(_plan(name, table, values, readers))
+        except UsageError as error:
+            raise UsageError(f"Step {name}: {error}") from None
+    return tuple(plans)
+
+
+def _plan(name: str, table: Mapping[str, Any], values: Mapping[str, Any], readers: Readers) -> StepPlan:
+    own = _own(table)
+    kind = _kind(table, own)
+    merged = {**values, **own}
+    unused = {"ask": _REQUESTS, "request": _QUESTIONS, "call": (*_QUESTIONS, *_REQUESTS)}[kind]
+    for key in unused:
+        if key in own:
+            raise UsageError(f"{key} is not for steps of kind {kind}.")
+        merged[key] = SETTINGS[key].default
+    is_elsewhere = kind == "request" or any(key in own for key in ("base_url", "provider"))
+    if is_elsewhere and "api_key_env" not in own:
+        merged["api_key_env"] = None
+    if kind == "request":
+        merged["provider"] = "http"
+        merged["schema"] = own.get("schema")
+        merged["method"] = own.get("method", "GET" if merged["body"] is None else "POST")
+    if any(key in own for key in ("prompt", "prompt_file", "messages")):
+        for key in ("prompt", "prompt_file", "messages"):
+            merged[key] = own.get(key)
+    merged["into"] = own.get("into") or (name if "schema" not in own else None)
+    plain, secret = ((), ()) if kind == "call" else readers.headers(own.get("header", []))
+    target = CALL if kind == "call" else readers.target(merged)
+    if kind == "call":
+        step = _call(table, merged)
+    else:
+        step = readers.step(merged, plain, kind == "request")
+    retries = own["retries"] if "retries" in own else 0 if kind == "call" else merged["retries"]
+    limits = {limit: None if kind == "call" else merged[limit] for limit in Rates._fields}
+    if is_elsewhere:
+        limits = {limit: own.get(limit) for limit in Rates._fields}  # the job's are another quota's
+    return StepPlan(
+        name=name,
+        step=step,
+        target=target,
+        take=_take(table.get("take", {})),
+        when=_text(table, "when"),
+        keep=_switch(table, "keep"),
+        api_key_env=merged["api_key_env"] or "",
+        takes_usual_key=not is_elsewhere or "provider" in own,
+        secret_headers=secret,
+        retries=retries,
+        timeouts=readers.timeouts(merged["timeout"]),
+        **limits_of(limits),
+    )
+
+
+def _own(table: Mapping[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for raw_key, raw in table.items():
+        key = _ALIASES.get(raw_key, raw_key).replace("-", "_")
+        if key in _FURTHER:
+            continue
+        if key not in _OWN:
+            raise UsageError(
+                f"there is no setting {raw_key!r} for a step. Known: {', '.join((*_FURTHER, *_OWN))}."
+            )
+        try:
+            own[key] = SETTINGS[key].read(raw)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{raw_key} {raw!r} cannot be used: {error}.") from None
+    return own
+
+
+def _kind(table: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    usual = "call" if "function" in table else "request" if "url" in own else "ask"
+    kind = str(table.get("kind", usual))
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind of step named {kind!r}. Known: {', '.join(KINDS)}.")
+    if kind != "call" and "function" in table:
+        raise UsageError(f"a function is for steps of kind call, not {kind}.")
+    return kind
+
+
+def _call(table: Mapping[str, Any], merged: Mapping[str, Any]) -> StepSettings:
+    function, mode = _text(table, "function"), _text(table, "mode")
+    if not function:
+        raise UsageError('it needs a function, like function = "package.module:name".')
+    if mode not in MODES:
+        raise UsageError(f"there is no mode {mode!r}. Known: {', '.join(MODES[1:])}.")
+    return StepSettings(kind="call", function=function, mode=mode, into=merged["into"], into_given=True)
+
+
+def _take(raw: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(raw, Mapping) or not all(isinstance(source, str) for source in raw.values()):
+        raise UsageError('take is a table like { html = "page" }: a name in the step, and the column it is.')
+    return tuple((str(name), source) for name, source in raw.items())
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    raw = table.get(key, "")
+    if not isinstance(raw, str):
+        raise UsageError(f"{key} is a text, not {raw!r}.")
+    return raw
+
+
+def _switch(table: Mapping[str, Any], key: str) -> bool:
+    raw = table.get(key, True)
+    if not isinstance(raw, bool):
+        raise UsageError(f"{key} is true or false, not {raw!r}.")
+    return raw

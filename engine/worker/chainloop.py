@@ -1,0 +1,210 @@
+"""The worker's loop for jobs of several steps: each step is a lane, and rows are at different steps at the same time.
+
+Rules of this file:
+1. What was begun is finished first: later steps go before earlier ones, all of them before fresh rows. Where calls wait
+   for a step that is full or out of permits, no further rows are begun.
+2. A row is given back only when nothing of it runs; what it has finished is told before that.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from engine.config import jobs_of
+from engine.core.errors import POLICY
+from engine.core.model import Failure
+from engine.credentials import Auth, all_secrets
+from engine.handover import WorkerSettings
+from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
+from engine.worker.chains import Chains, StepExecutor
+from engine.worker.execute import End, Later, RowRun, StepEnd
+from engine.worker.lane import Lane
+from engine.worker.loop import STOPPERS, Worker
+
+if TYPE_CHECKING:
+    from engine.worker.call_lane import CallLane
+
+
+class ChainWorker(Worker):
+    """One worker process of a job of several steps."""
+
+    def __init__(self, settings: WorkerSettings, auth: tuple[Auth, ...]) -> None:
+        super().__init__(settings, auth)
+        executors = [lane.executor for lane in self._lanes]
+        self._chains = Chains(settings.job, [one for one in executors if isinstance(one, StepExecutor)])
+        self._waiting: list[deque[RowRun]] = [deque() for _ in self._lanes]  # ready to be engaged, by step
+        self._done: dict[int, list[StepLine]] = {}  # of fresh rows, what was finished before
+        first = [waits for waits in self._chains.chain.shape.waits if not waits]
+        self._width = max(1, len(first))  # calls that a row begins with
+
+    def _make_lanes(self, auth: tuple[Auth, ...]) -> list[Lane]:
+        settings, job = self._settings, self._settings.job
+        secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
+        rng = random.Random()
+        lanes: list[Lane] = []
+        for place, (one, headers, name) in enumerate(zip(jobs_of(job), auth, job.places, strict=True)):
+            make = partial(StepExecutor, place=place)
+            if one.step.kind == "call":
+                executor = make(one, None, settings.run_id, rng, secrets)
+                call_lane = _call_lane()(place, one, settings, self, executor=executor)
+                lanes.append(cast(Lane, call_lane))  # it looks like one
+            else:
+                lanes.append(
+                    Lane(
+                        place, one, headers, settings, self, name=name, weight=1.0, secrets=secrets, rng=rng,
+                        breaker=None, make_executor=make,
+                    )
+                )  # fmt: skip
+        return lanes
+
+    # --- rows in ------------------------------------------------------------------------------------------
+
+    def _leased(self, message: Lease) -> None:
+        for step in message.done:
+            self._done.setdefault(step.row, []).append(step)
+        super()._leased(message)
+
+    def pump(self) -> None:
+        """Engage calls as long as some step has room: of rows that were begun first, then of fresh ones."""
+        if self._draining or not self._welcomed or self._cut_off():
+            return
+        queues = self._queues
+        while queues.due:
+            run = queues.due.popleft()
+            self._waiting[run.lane].append(run)
+        room = self._share - sum(lane.engaged for lane in self._lanes)
+        while room > 0:
+            found = self._next()
+            if found is None:
+                if not queues.fresh or not self._may_begin():
+                    break
+                self._begin_row(*queues.fresh.popleft())
+                continue
+            room -= self._engage_step(*found)
+        if self._held() <= max(lane.flow.batch for lane in self._lanes) // 2:
+            self._want()
+
+    def _next(self) -> tuple[RowRun, "Lane | CallLane"] | None:
+        for waiting, lane in zip(reversed(self._waiting), reversed(self._lanes), strict=True):
+            if waiting and lane.has_room():
+                return waiting.popleft(), lane
+        return None
+
+    def _may_begin(self) -> bool:
+        """Whether a row more would find its way: no step has a batch of calls waiting already."""
+        return all(
+            len(waiting) < lane.flow.batch for waiting, lane in zip(self._waiting, self._lanes, strict=True)
+        ) and any(lane.has_room() for lane in self._lanes)
+
+    def _begin_row(self, lease: int, line: RowLine) -> None:
+        self._go_on(*self._chains.begin(lease, line, self._done.pop(line.row, ())))
+
+    def _go_on(self, runs: list[RowRun], outcome: OutcomeLine | None) -> None:
+        for run in runs:
+            self._waiting[run.lane].append(run)
+        if outcome is not None:
+            self._outcomes.append(outcome)
+
+    def _engage_step(self, run: RowRun, lane: "Lane | CallLane") -> bool:
+        """Whether the call was engaged; if not, its step has ended."""
+        refused = lane.executor.too_large(run)
+        if refused is None:
+            lane.engage(run)
+            return True
+        assert isinstance(refused, StepEnd)
+        self._go_on(*self._chains.ended(refused))
+        return False
+
+    # --- outcomes -----------------------------------------------------------------------------------------
+
+    def recalled(self, runs: Iterable[RowRun]) -> None:
+        """These wait for permits no more; they are first to be engaged, in their order."""
+        for run in reversed(list(runs)):
+            self._waiting[run.lane].appendleft(run)
+
+    def landed(
+        self, lane: "Lane | CallLane", run: RowRun, step: End | Later, failure: Failure | None, now: float
+    ) -> None:
+        """A call has ended: its step has, or it is sent again."""
+        self._budget.on_call(now)
+        if failure is not None:
+            self._heed(failure)
+        if isinstance(step, StepEnd):
+            runs, outcome = self._chains.ended(step)
+            self._go_on(runs, outcome)
+            if failure is not None and POLICY[failure.kind].run in STOPPERS:
+                self._flush(now)  # the run may have to stop: every call until then is in vain
+        else:
+            assert isinstance(step, Later)
+            if self._draining:
+                self._waiting[run.lane].append(run)
+            else:
+                self._sleep(run, step, failure, now)
+        if lane.answers_first():
+            self._flush(now)  # the coordinator opens the gate for all
+        if self._draining:
+            self._give_back()
+            self._maybe_drained()
+        else:
+            self.pump()
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Give back the rows of which nothing runs; the others once that has ended."""
+        self._draining = True
+        for lane in self._lanes:
+            lane.call_back()
+        self._queues.spread(self._waiting)
+        rows = [line.row for _, line in self._queues.fresh]
+        self._queues.fresh.clear()
+        self._done.clear()
+        self._give_back(rows)
+        self._maybe_drained()
+
+    def _give_back(self, rows: Iterable[int] = ()) -> None:
+        """Drop what waits, and give back whatever has nothing under way."""
+        for waiting in self._waiting:
+            for run in waiting:
+                self._chains.take_back(run)
+            waiting.clear()
+        back = [*rows, *(row for row, chain in self._chains.open.items() if not chain.progress.running)]
+        for row in back:
+            self._chains.forget(row)
+        if back:
+            self._flush(self._loop.time())  # what was finished of them goes first
+            self._link.send(Released(rows=back))
+
+    # --- the tick -----------------------------------------------------------------------------------------
+
+    def _relieve(self, now: float) -> None:
+        """A step's calls go nowhere else."""
+
+    def _held(self) -> int:
+        waiting = sum(map(len, self._waiting)) + sum(len(lane.queued) for lane in self._lanes)
+        return len(self._queues.fresh) + len(self._queues.due) + waiting // self._width
+
+    def _missing(self) -> int:
+        """How many rows to ask for now."""
+        if self._draining or not self._welcomed:
+            return 0
+        free = self._share - sum(lane.engaged for lane in self._lanes)
+        batch = room = 0
+        for lane in self._lanes:
+            if lane.limit() > 0 and lane.is_well(self._last_tick):
+                batch = max(batch, lane.flow.batch)
+                room = max(room, lane.free())
+        if not batch:
+            return 0
+        return self._demand.missing(self._held(), max(0, min(free, room)) // self._width, batch)
+
+    def _steps(self) -> list[StepLine]:
+        return self._chains.take_lines()
+
+
+def _call_lane() -> "type[CallLane]":
+    from engine.worker.call_lane import CallLane  # most jobs need none of it
+
+    return CallLane
