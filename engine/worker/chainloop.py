@@ -20,6 +20,7 @@ from engine.handover import WorkerSettings
 from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
+from engine.worker.home import settle_in
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
 
@@ -31,6 +32,8 @@ class ChainWorker(Worker):
     """One worker process of a job of several steps."""
 
     def __init__(self, settings: WorkerSettings, auth: tuple[Auth, ...]) -> None:
+        if any(plan.step.kind == "call" for plan in settings.job.steps):
+            settle_in(settings.surroundings)
         super().__init__(settings, auth)
         executors = [lane.executor for lane in self._lanes]
         self._chains = Chains(settings.job, [one for one in executors if isinstance(one, StepExecutor)])
