@@ -93,7 +93,10 @@ def test_without_a_store_or_without_steps_nothing_is_kept(tmp_path: Path) -> Non
     found: list[list[StepLine]] = []
 
     def play(store: Store, failures: list[EngineError]) -> None:
-        for book in (StepBook(steps_job("a"), None, failures.append), StepBook(job(), store, failures.append)):
+        for book in (
+            StepBook(steps_job("a"), None, failures.append),
+            StepBook(job(), store, failures.append),
+        ):
             book.came_back()
             book.find([0], found.append)
             assert book.rows_of([line(0, 0)]) == []
