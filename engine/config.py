@@ -167,6 +167,16 @@ def has_own_urls(job: Job) -> bool:
     return job.step.url is not None and "{" in job.step.url
 
 
+def names_own_origins(url: str) -> bool:
+    """Whether a URL template begins with ``{{``: then scheme, host and port are each row's own, and no secret goes along."""
+    return url.lstrip().startswith("{{")
+
+
+def has_own_origins(job: Job) -> bool:
+    """Whether each row names its own host: then nothing that happens to one says anything about the others."""
+    return job.step.url is not None and names_own_origins(job.step.url)
+
+
 def rates_of(job: "Job | Endpoint") -> Rates:
     """The limits that a job, or one of its endpoints, declares."""
     return Rates(job.rpm or 0, job.tpm or 0, job.input_tpm or 0, job.output_tpm or 0)
