@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from engine.config import Endpoint, Job, jobs_of
+from engine.config import Endpoint, Job, has_own_origins, jobs_of
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
@@ -114,6 +114,28 @@ def check_different(job: Job, auth: tuple[Auth, ...]) -> None:
                 "Leave one of them out."
             )
         seen[same] = endpoint.name
+
+
+def refuse_astray(job: Job) -> None:
+    """Refuse what must not go where rows say: a secret, above all. Raises UsageError."""
+    for one in filter(has_own_origins, jobs_of(job)):
+        begins = f"The URL {(one.step.url or '')[:200]!r} takes its whole address from the row"
+        if job.endpoints:
+            raise UsageError(
+                f"{begins}, and rows are divided among endpoints: each endpoint needs an address of its own, with scheme, "
+                "host and port written out."
+            )
+        carried = [f"the header {name}, which names a secret" for name, _ in one.secret_headers]
+        carried += [f"the key in {one.api_key_env}"] if one.api_key_env else []
+        if carried:
+            raise UsageError(
+                f"{begins}, and {carried[0]}, would be sent wherever a row says. Write scheme, host and port out, or leave "
+                "the secret out. Nothing was sent."
+            )
+        if one.learn_limits:
+            raise UsageError(
+                f"{begins}, and limits cannot be learnt from replies of different hosts: give a number, or leave it out."
+            )
 
 
 def _own(name: str, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
 from engine.credentials import Auth, AuthHeader, names_secret, secret_from_environment, secret_header
-from engine.endpoints import check_different, limits_of, read_endpoints, refuse_overruled
+from engine.endpoints import check_different, limits_of, read_endpoints, refuse_astray, refuse_overruled
 from engine.formats.detect import detect
 from engine.providers import PROVIDERS, make_provider, provider_class
 from engine.settingtable import IN_FLIGHT_AUTO_MAX, SETTINGS
@@ -114,6 +114,7 @@ def load(
         timeouts=timeouts_of(values["timeout"]),
         endpoints=endpoints,
     )
+    refuse_astray(job)
     auth = auth_for(job, environment)
     check_different(job, auth)
     return Loaded(job, auth, origins)

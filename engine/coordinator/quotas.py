@@ -32,7 +32,9 @@ def limiting_of(
     ``spare``: a private folder for the place that no other run finds. Raises CannotStart where limits are declared and
     limiters cannot be kept.
     """
-    origin, model = str(make_provider(job.target).origin), job.target.model
+    # Where rows name their hosts the limits are the step's own, whichever hosts it meets.
+    origin = str(make_provider(job.target).origin) or f"rows {job.step.url}"
+    model = job.target.model
     declared = Declared(rates_of(job), job.share, job.learn_limits)
     quota = (origin, model, all_secrets(auth))
     try:

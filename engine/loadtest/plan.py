@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from engine.config import names_own_origins
 from engine.coordinator.plan import check_ca_file
 from engine.core.errors import RowError, UsageError
 from engine.core.measuring import PLAIN, STREAMED
@@ -138,6 +139,10 @@ def _refuse_contradictions(flags: Mapping[str, Any]) -> None:
     if url is not None and (wrong := [n for n in ("max_tokens", "temperature", "param") if flags.get(n)]):
         raise UsageError(
             f"--{wrong[0].replace('_', '-')} is for models. What a URL is sent goes into --body."
+        )
+    if url is not None and names_own_origins(url):
+        raise UsageError(
+            "A load test is of one endpoint: write scheme, host and port of its URL out. Rows may fill in the rest."
         )
     if flags.get("on_late") and flags["on_late"] not in tuple(OnLate):
         raise UsageError(f"--on-late {flags['on_late']!r} is not known. Use one of: {', '.join(OnLate)}.")

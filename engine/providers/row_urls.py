@@ -120,7 +120,9 @@ def _host(written: str) -> str:
 
 def _refuse_off_limits(address: str) -> None:
     if is_off_limits(address):
-        raise ValueError("it names a link-local address or a cloud's metadata service, where no row's request goes")
+        raise ValueError(
+            "it names a link-local address or a cloud's metadata service, where no row's request goes"
+        )
 
 
 def _ascii_name(written: str) -> str:

@@ -35,6 +35,7 @@ HOMES = {
     "aiohttp": {
         "worker/connections.py",
         "worker/failures.py",
+        "worker/resolving.py",
         "worker/wires/aiohttp.py",
         "worker/wires/lean.py",
         "worker/wires/lean_channel.py",
