@@ -8,7 +8,7 @@ Rules of this file:
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.core.model import Target
+from engine.core.model import Target, names_own_origins
 from engine.core.quota import Rates
 
 WIRES = ("aiohttp", "lean")  # their files are the worker's
@@ -165,11 +165,6 @@ def _job_at(job: Job, endpoint: Endpoint) -> Job:
 def has_own_urls(job: Job) -> bool:
     """Whether each row names its own page: then one that is missing or closed says nothing about the next one."""
     return job.step.url is not None and "{" in job.step.url
-
-
-def names_own_origins(url: str) -> bool:
-    """Whether a URL template begins with ``{{``: then scheme, host and port are each row's own, and no secret goes along."""
-    return url.lstrip().startswith("{{")
 
 
 def has_own_origins(job: Job) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from engine.config import names_own_origins
 from engine.coordinator.plan import check_ca_file
 from engine.core.errors import RowError, UsageError
 from engine.core.measuring import PLAIN, STREAMED
+from engine.core.model import names_own_origins
 from engine.core.quantities import duration_s, rate_per_s
 from engine.core.thresholds import METRICS, parse_slo, parse_threshold
 from engine.credentials import Auth

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from engine.config import names_own_origins
 from engine.core.errors import ErrorKind, RowError, UsageError
-from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target
+from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target, names_own_origins
 from engine.providers.addresses import read_origin
 from engine.providers.base import Auth
 from engine.providers.errors_in_replies import failure_of

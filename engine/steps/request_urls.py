@@ -12,9 +12,8 @@ import re
 from typing import Protocol
 from urllib.parse import quote
 
-from engine.config import names_own_origins
 from engine.core.errors import ErrorKind, RowError, UsageError
-from engine.core.model import RowValues
+from engine.core.model import RowValues, names_own_origins
 from engine.steps.template import Template, split_after_first
 
 _ORIGIN = re.compile(
