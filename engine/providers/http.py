@@ -56,13 +56,13 @@ class Http:
     def build(self, ask: Ask) -> Call:
         """The rendered request. Charged a quarter token per byte of its body. Raises RowError (bad_request)."""
         url, headers, content = ask.url, ask.headers, ask.content
-        if not url:
-            raise RowError(ErrorKind.BAD_REQUEST, "provider http needs a rendered URL; give --url")
         if self._is_roaming:
             try:
                 url = read_row_url(url)
             except ValueError as error:
                 raise RowError(ErrorKind.BAD_REQUEST, f"the row's URL cannot be used: {error}") from None
+        elif not url:
+            raise RowError(ErrorKind.BAD_REQUEST, "provider http needs a rendered URL; give --url")
         elif not url.startswith(self._front) or url[len(self._front) : len(self._front) + 1] not in (
             "/",
             "?",

@@ -49,7 +49,8 @@ def test_a_url_is_written_in_one_form(written: str, sent: str) -> None:
     "url",
     [
         "", " ", "host", "host/x", "//host/x", "/x", "ftp://host/", "file:///etc/passwd", "javascript:1", "http:host",
-        "http:/host", "http://", "http:///x", "http://?x", "http://:80/", "http://me@host/", "http://me:pw@host/", "http://@host/", "http://a\\b/",
+        "http:/host", "http://", "http:///x", "http://?x", "http://:80/", "http://me@host/", "http://me:pw@host/",
+        "http://@host/", "http://a\\b/",
         "http://host\\@evil/", "http://host/a\\b", "http://host/a\nb", "http://ho\tst/", "http://host/\x00", "http://host/\x85",
         "http://host/\ud800", "http://host:x/", "http://host:0/", "http://host:65536/", "http://host:1:2/", "http://host:-1/",
         "http://ho st/", "http://ho%73t/", "http://ho,st/", "http://a..b/", "http://.a/", "http://" + "a" * 64 + "/",
