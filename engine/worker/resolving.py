@@ -21,7 +21,7 @@ from engine.providers.row_urls import is_off_limits
 from engine.worker.connections import DNS_CACHE_S
 from engine.worker.failures import RefusedAddress
 
-LOOKUPS_AT_ONCE: Final = 128
+LOOKUPS_AT_ONCE: Final = 64  # stub resolvers drop what comes in larger bursts
 DNS_CACHE_NAMES: Final = 10_000
 Lookup = Callable[..., list[tuple[Any, ...]]]
 
