@@ -114,7 +114,6 @@ def load(
         timeouts=timeouts_of(values["timeout"]),
         endpoints=endpoints,
     )
-    refuse_astray(job)
     auth = auth_for(job, environment)
     check_different(job, auth)
     return Loaded(job, auth, origins)
@@ -339,7 +338,11 @@ def _headers(lines: list[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple
 
 
 def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Auth, ...]:
-    """The secrets of each of a job's endpoints, from the environment. Raises UsageError where one is missing."""
+    """The secrets of each of a job's endpoints, from the environment.
+
+    Raises UsageError where one is missing, or would be sent wherever a row says.
+    """
+    refuse_astray(job)
     source = os.environ if environment is None else environment
     return tuple(_headers_for(one, source) for one in jobs_of(job))
 

@@ -161,14 +161,14 @@ def test_of_idle_origins_those_used_last_are_kept(play: Any) -> None:
 def test_an_origin_with_a_request_in_flight_is_never_dropped(play: Any) -> None:
     async def scene(ways: Ways) -> None:
         held = asyncio.create_task(ways.get(f"{ways.servers[0].origin}/hold", Flight()))
-        assert await ways.bodies(1, 2, 1, 2) == [b"1", b"2", b"1", b"2"]
+        assert await ways.bodies(0, 1, 2, 0, 1, 2) == [b"0", b"1", b"2", b"0", b"1", b"2"]
         ways.roaming.sweep(monotonic() + 1.0)
         ways.roaming.drop_idle()
         assert not held.done()
         ways.held.set()
         result = await held
         assert isinstance(result, Reply) and result.body == b"0"
-        assert ways.connections[0] == 1
+        assert ways.connections[0] == 2
 
     play(scene, origins_idle_max=1, connections_idle_max=0)
 
