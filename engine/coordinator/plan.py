@@ -206,6 +206,18 @@ def _same_job(job: Job, store: Store) -> None:
         store.set_identity(mine)
         return
     different = [path for path in _differences(known, mine) if not _harmless(path, job)]
+    changed = [path.split(".")[1] for path in different if path.startswith("steps.")]
+    if different and len(changed) == len(different):
+        first = (
+            next(name for name in job.places if name in changed)
+            if set(changed) & set(job.places)
+            else changed[0]
+        )
+        raise UsageError(
+            f"An earlier run in {job.state} had other steps; what differs: {', '.join(different)}. Nothing was sent. Give the "
+            f"same steps to go on with it, engine retry RUN --from {first} to run that step and what needs it again for all "
+            "rows, or --fresh to start over (the earlier results are moved aside)."
+        )
     if different:
         raise UsageError(
             f"An earlier run in {job.state} was another job; what differs: {', '.join(different)}. Nothing was sent. "

@@ -48,9 +48,10 @@ class CallLane:
         owner: CallOwner,
         *,
         executor: Executor,
+        by_name: bool,
         weight: float = 1.0,
     ) -> None:
-        """``number``: the step's place in the job. Raises UsageError for a function that cannot be found."""
+        """``by_name``: the step takes its arguments by name. Raises UsageError for a function that cannot be found."""
         self.number = number
         self.bit = 1 << number
         self.weight = weight
@@ -70,7 +71,7 @@ class CallLane:
         self._functions = Functions(
             job.step.function,
             mode=job.step.mode,
-            by_name=bool(settings.job.steps[number].take),
+            by_name=by_name,
             timeout_s=job.timeouts.total_s,
             bytes_max=job.limits.reply_bytes_max,
             processes_max=self._cores,

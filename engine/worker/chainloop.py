@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from engine.config import jobs_of
 from engine.core.errors import POLICY
@@ -18,14 +18,12 @@ from engine.core.model import Failure
 from engine.credentials import Auth, all_secrets
 from engine.handover import WorkerSettings
 from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
+from engine.worker.call_lane import CallLane
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
 from engine.worker.home import settle_in
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
-
-if TYPE_CHECKING:
-    from engine.worker.call_lane import CallLane
 
 
 class ChainWorker(Worker):
@@ -46,13 +44,13 @@ class ChainWorker(Worker):
         settings, job = self._settings, self._settings.job
         secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
         rng = random.Random()
-        lanes: list[Lane] = []
+        lanes: list[Lane | CallLane] = []
         for place, (one, headers, name) in enumerate(zip(jobs_of(job), auth, job.places, strict=True)):
             make = partial(StepExecutor, place=place)
             if one.step.kind == "call":
                 executor = make(one, None, settings.run_id, rng, secrets)
-                call_lane = _call_lane()(place, one, settings, self, executor=executor)
-                lanes.append(cast(Lane, call_lane))  # it looks like one
+                by_name = bool(job.steps[place].take)
+                lanes.append(CallLane(place, one, settings, self, executor=executor, by_name=by_name))
             else:
                 lanes.append(
                     Lane(
@@ -60,7 +58,7 @@ class ChainWorker(Worker):
                         breaker=None, make_executor=make,
                     )
                 )  # fmt: skip
-        return lanes
+        return cast(list[Lane], lanes)  # to the loop one is as the other
 
     # --- rows in ------------------------------------------------------------------------------------------
 
@@ -86,10 +84,10 @@ class ChainWorker(Worker):
                 self._begin_row(*queues.fresh.popleft())
                 continue
             room -= self._engage_step(*found)
-        if self._held() <= max(lane.flow.batch for lane in self._lanes) // 2:
+        if self._held() <= sum(lane.flow.batch for lane in self._lanes) // 2:
             self._want()
 
-    def _next(self) -> tuple[RowRun, "Lane | CallLane"] | None:
+    def _next(self) -> tuple[RowRun, Lane | CallLane] | None:
         for waiting, lane in zip(reversed(self._waiting), reversed(self._lanes), strict=True):
             if waiting and lane.has_room():
                 return waiting.popleft(), lane
@@ -110,7 +108,7 @@ class ChainWorker(Worker):
         if outcome is not None:
             self._outcomes.append(outcome)
 
-    def _engage_step(self, run: RowRun, lane: "Lane | CallLane") -> bool:
+    def _engage_step(self, run: RowRun, lane: Lane | CallLane) -> bool:
         """Whether the call was engaged; if not, its step has ended."""
         refused = lane.executor.too_large(run)
         if refused is None:
@@ -128,7 +126,7 @@ class ChainWorker(Worker):
             self._waiting[run.lane].appendleft(run)
 
     def landed(
-        self, lane: "Lane | CallLane", run: RowRun, step: End | Later, failure: Failure | None, now: float
+        self, lane: Lane | CallLane, run: RowRun, step: End | Later, failure: Failure | None, now: float
     ) -> None:
         """A call has ended: its step has, or it is sent again."""
         self._budget.on_call(now)
@@ -197,7 +195,7 @@ class ChainWorker(Worker):
         batch = room = 0
         for lane in self._lanes:
             if lane.limit() > 0 and lane.is_well(self._last_tick):
-                batch = max(batch, lane.flow.batch)
+                batch += lane.flow.batch
                 room = max(room, lane.free())
         if not batch:
             return 0
@@ -205,9 +203,3 @@ class ChainWorker(Worker):
 
     def _steps(self) -> list[StepLine]:
         return self._chains.take_lines()
-
-
-def _call_lane() -> "type[CallLane]":
-    from engine.worker.call_lane import CallLane  # most jobs need none of it
-
-    return CallLane

@@ -23,8 +23,8 @@ FLOORS = {
     "core": 1, "credentials": 1, "launchers": 1, "mock": 1, "schedules": 1,
     "config": 2, "wire": 2, "providers": 2, "formats": 2, "store": 2,
     "settingtable": 2, "vocabulary": 2, "text": 2,
-    "steps": 3, "limiter": 3, "observe": 3, "source": 3, "sink": 3, "endpoints": 3, "handover": 3,
-    "jobsteps": 3, "keys": 3, "settings": 4,
+    "steps": 3, "limiter": 3, "observe": 3, "source": 3, "sink": 3, "endpoints": 3, "jobsteps": 3, "keys": 3,
+    "handover": 3, "settings": 4,
     "worker": 4, "coordinator": 4, "loadtest": 5, "cli": 6, "__main__": 7, "__init__": 0,
 }  # fmt: skip
 # Neighbours on one floor that may see each other, and why.

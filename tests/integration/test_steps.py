@@ -1,0 +1,360 @@
+"""Jobs of several steps, whole: order, checkpoints, branches, shared quotas, and running again from a step."""
+
+import json
+import signal
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from history import row_name
+from runs import Run, prompts_of, read_rows, run, until, write_rows
+
+from engine.mock.answers import expected_answer
+from engine.mock.settings import MockSettings, QuotaSettings, parse_fault
+from engine.mock.spawn import MockProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+LINEAR = """
+[[steps]]
+name = "first"
+prompt = "first of {{ text }}"
+[[steps]]
+name = "second"
+prompt = "second of {{ first }}"
+[[steps]]
+name = "third"
+prompt = "third of {{ second }} and {{ text }}"
+"""
+
+
+def write_job(folder: Path, mock: MockProcess, steps: str, head: str = "") -> Path:
+    path = folder / "job.toml"
+    path.write_text(f'base_url = "{mock.base_url}"\nmodel = "mock"\n{head}\n{steps}')
+    return path
+
+
+def start(folder: Path, *more: str, source: str = "in.jsonl") -> Run:
+    flags = ("--job", str(folder / "job.toml"), "--json", "--no-progress", *more)
+    return Run("run", str(folder / source), "-o", str(folder / "out.jsonl"), *flags)
+
+
+STEPS = ("first", "second", "third")
+
+
+def moments(mock: MockProcess, prompts: list[str]) -> list[float]:
+    """When each of these prompts was asked."""
+    names = set(map(row_name, prompts))
+    return [one["at_s"] for one in mock.log() if one["row"] in names]
+
+
+def asked(mock: MockProcess) -> Counter[str]:
+    """How often each prompt was asked, by its name in the mock's log."""
+    return Counter(one["row"] for one in mock.log())
+
+
+def answers(text: str) -> dict[str, str]:
+    first = expected_answer(f"first of {text}")
+    second = expected_answer(f"second of {first}")
+    return {"first": first, "second": second, "third": expected_answer(f"third of {second} and {text}")}
+
+
+def test_every_row_goes_through_all_steps_in_their_order(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 400)
+    with MockProcess(MockSettings(latency="lognormal:20:0.8")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        summary = start(tmp_path, "--procs", "2").summary()
+        stats = mock.stats()
+    assert (summary["ok"], summary["requests"], stats["requests"]) == (400, 1200, 1200)
+    records = read_rows(tmp_path / "out.jsonl")
+    assert [record["id"] for record in records] == list(range(400))
+    for record in records:
+        assert {name: record[name] for name in STEPS} == answers(record["text"])
+    assert [one["name"] for one in summary["endpoints"]] == ["first", "second", "third"]
+    assert [one["requests"] for one in summary["endpoints"]] == [400, 400, 400]
+
+
+def test_rows_are_at_different_steps_at_the_same_time(tmp_path: Path) -> None:
+    """Without a barrier three steps of a fifth of a second take as long as the slowest row, not as three passes."""
+    write_rows(tmp_path / "in.jsonl", 200)
+    with MockProcess(MockSettings(latency="200ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        assert start(tmp_path, "--procs", "1", "--in-flight", "40").summary()["ok"] == 200
+        texts = prompts_of(200)
+        first = moments(mock, [f"first of {text}" for text in texts])
+        third = moments(mock, [f"third of {answers(text)['second']} and {text}" for text in texts])
+    assert len(first) == len(third) == 200
+    assert min(third) < max(first)
+
+
+def test_steps_that_do_not_need_each_other_run_side_by_side(tmp_path: Path) -> None:
+    steps = "".join(f'[[steps]]\nname = "c{n}"\nprompt = "c{n} of {{{{ text }}}}"\n' for n in range(5))
+    write_rows(tmp_path / "in.jsonl", 1)
+    with MockProcess(MockSettings(latency="400ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, steps)
+        assert start(tmp_path, "--procs", "1").summary()["ok"] == 1
+        arrivals = [one["at_s"] for one in mock.log()]
+    assert len(arrivals) == 5 and max(arrivals) - min(arrivals) < 0.3
+    (record,) = read_rows(tmp_path / "out.jsonl")
+    assert {name: record[name] for name in ("c0", "c4")} == {
+        name: expected_answer(f"{name} of {record['text']}") for name in ("c0", "c4")
+    }
+
+
+def test_a_condition_spares_a_row_its_step_and_what_needs_it(tmp_path: Path) -> None:
+    steps = """
+    [[steps]]
+    name = "odd"
+    when = "id % 2 == 1"
+    prompt = "odd {{ text }}"
+    [[steps]]
+    name = "after"
+    prompt = "after {{ odd }}"
+    [[steps]]
+    name = "told"
+    when = "odd is none"
+    prompt = "no odd {{ text }}"
+    """
+    write_rows(tmp_path / "in.jsonl", 20)
+    with MockProcess(MockSettings(latency="10ms")) as mock:
+        write_job(tmp_path, mock, steps)
+        assert start(tmp_path, "--procs", "1").summary()["requests"] == 10 + 10 + 10
+    for record in read_rows(tmp_path / "out.jsonl"):
+        has = {name for name in ("odd", "after", "told") if record[name] is not None}
+        assert has == ({"odd", "after"} if record["id"] % 2 else {"told"})
+
+
+def test_intermediate_results_may_be_left_out_and_inputs_renamed(tmp_path: Path) -> None:
+    steps = """
+    [[steps]]
+    name = "draft"
+    prompt = "draft of {{ text }}"
+    into = "draft_text"
+    keep = false
+    [[steps]]
+    name = "final"
+    prompt = "final of {{ body }}"
+    take = { body = "draft_text" }
+    """
+    write_rows(tmp_path / "in.jsonl", 5)
+    with MockProcess(MockSettings(latency="10ms")) as mock:
+        write_job(tmp_path, mock, steps)
+        assert start(tmp_path, "--procs", "1").summary()["ok"] == 5
+    for record in read_rows(tmp_path / "out.jsonl"):
+        assert list(record) == ["id", "text", "final", "_status", "_error"]
+        draft = expected_answer(f"draft of {record['text']}")
+        assert record["final"] == expected_answer(f"final of {draft}")
+
+
+def test_a_step_that_fails_fails_its_row_and_what_does_not_need_it_is_there(tmp_path: Path) -> None:
+    steps = """
+    [[steps]]
+    name = "bad"
+    prompt = "bad {{ text }}"
+    max_tokens = 7
+    retries = 0
+    [[steps]]
+    name = "good"
+    prompt = "good {{ text }}"
+    [[steps]]
+    name = "never"
+    prompt = "never {{ bad }}"
+    """
+    write_rows(tmp_path / "in.jsonl", 10)
+    fault = parse_fault("400")
+    with (
+        MockProcess(MockSettings(latency="10ms")) as mock,
+        MockProcess(MockSettings(faults=(fault,))) as broken,
+    ):
+        address = f'base_url = "{broken.base_url}"\n    max_tokens = 7'
+        write_job(tmp_path, mock, steps.replace("max_tokens = 7", address))
+        summary = start(tmp_path, "--procs", "1").summary()
+        assert (summary["failed"], summary["exit_code"]) == (10, 1)
+        assert mock.stats()["requests"] == 10
+    for record in read_rows(tmp_path / "out.jsonl"):
+        assert record["_status"] == "failed" and record["_error"].startswith("bad_request: step bad:")
+        assert record["good"] == expected_answer(f"good {record['text']}")
+        assert record["bad"] is None and record["never"] is None
+
+
+def test_rows_that_failed_are_tried_again_from_the_step_that_failed(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 30)
+    with MockProcess(MockSettings(latency="10ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR.replace('"second of', '"{{ 1 // (id % 3) }}second of'))
+        assert start(tmp_path, "--procs", "1").summary()["failed"] == 10
+        before = asked(mock)
+        job = (tmp_path / "out.jsonl.run", "--set", "second.prompt=second of {{ first }}")
+        again = run("retry", str(job[0]), *job[1:], "--json", "--no-progress")
+        summary = again.last_json()
+        assert (summary["ok"], summary["failed"], summary["requests"]) == (30, 0, 20)
+        later = asked(mock) - before
+    assert not [text for text in prompts_of(30) if later[row_name(f"first of {text}")]]
+    failed = [record for record in read_rows(tmp_path / "out.jsonl") if record["id"] % 3 == 0]
+    assert [one["third"] for one in failed] == [answers(one["text"])["third"] for one in failed]
+
+
+@pytest.mark.parametrize("who", ["coordinator", "worker"])
+def test_a_finished_step_is_never_repeated_whatever_dies(tmp_path: Path, who: str) -> None:
+    rows = 300
+    write_rows(tmp_path / "in.jsonl", rows)
+    with MockProcess(MockSettings(latency="60ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        flags = ("--procs", "2", "--in-flight", "30")
+        started = start(tmp_path, *flags)
+        until(lambda: mock.stats()["ok"] > rows)
+        kept: list[str] = []
+        if who == "coordinator":
+            started.kill()
+            started.wait()
+            kept = committed(tmp_path / "out.jsonl.run")
+            assert len(kept) > rows / 2
+            started = start(tmp_path, *flags)
+        else:
+            started.children("engine.worker")[0].kill()
+        summary = started.summary()
+        log = asked(mock)
+    assert (summary["ok"], summary["failed"]) == (rows, 0)
+    assert [name for name in kept if log[name] != 1] == [], "what is in the store is not asked again"
+    # Of a row that was under way more than one step may have ended and not been kept: they are short here.
+    assert sum(count - 1 for count in log.values()) <= 5 * 30
+    assert summary["in_doubt"] <= 4 * 30  # leased: what was in flight and one batch
+    for record in read_rows(tmp_path / "out.jsonl"):
+        assert {name: record[name] for name in STEPS} == answers(record["text"])
+
+
+def committed(state: Path) -> list[str]:
+    """The names of the prompts of all steps that the store of a dead run holds."""
+    with sqlite3.connect(state / "store.db") as connection:
+        places = [place for (place,) in connection.execute("SELECT place FROM step WHERE ok = 1")]
+    found = []
+    for row, step in (divmod(place, 4096) for place in places):
+        text = f"row {row} says hello"
+        told = answers(text)
+        found.append(
+            (f"first of {text}", f"second of {told['first']}", f"third of {told['second']} and {text}")[step]
+        )
+    return list(map(row_name, found))
+
+
+def test_an_interrupt_keeps_the_steps_that_were_finished(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 200)
+    with MockProcess(MockSettings(latency="80ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        started = start(tmp_path, "--procs", "2", "--in-flight", "20")
+        until(lambda: mock.stats()["ok"] > 200)
+        started.kill(signal.SIGINT)
+        assert started.wait() == 4
+        summary = start(tmp_path, "--procs", "2", "--in-flight", "20").summary()
+        log = asked(mock)
+    assert (summary["ok"], summary["in_doubt"]) == (200, 0)
+    assert sum(log.values()) == 600 and max(log.values()) == 1, "a drain lets calls end, and loses none"
+
+
+def test_a_changed_step_is_run_again_with_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 50)
+    with MockProcess(MockSettings(latency="10ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        assert start(tmp_path, "--procs", "1").summary()["ok"] == 50
+        write_job(tmp_path, mock, LINEAR.replace("second of", "2nd of"))
+        refused = start(tmp_path, "--procs", "1")
+        assert refused.wait() == 2 and "engine retry" in refused.err and "--from second" in refused.err
+        state = str(tmp_path / "out.jsonl.run")
+        wrong = run("retry", state, "--from", "third", "--json", "--no-progress")
+        assert wrong.wait() == 2 and "Give --from second" in wrong.err
+        assert mock.stats()["requests"] == 150
+        again = run("retry", state, "--from", "second", "--json", "--no-progress").last_json()
+        assert (again["ok"], again["requests"]) == (50, 100)
+        assert [prompt for prompt, count in asked(mock).items() if count > 1] == []
+        unknown = run("retry", state, "--from", "fourth")
+        assert unknown.wait() == 2 and "Known: first, second, third" in unknown.err
+    for record in read_rows(tmp_path / "out.jsonl"):
+        assert record["second"] == expected_answer(f"2nd of {record['first']}")
+
+
+def test_steps_of_one_quota_share_it_and_use_it(tmp_path: Path) -> None:
+    rpm = 12_000
+    write_rows(tmp_path / "in.jsonl", 500)
+    exact = QuotaSettings(kind="sliding", rpm=rpm)
+    second = QuotaSettings(kind="second", rpm=rpm, tolerance=0.1)
+    with MockProcess(MockSettings(latency="50ms", quota=(exact, second))) as mock:
+        write_job(tmp_path, mock, LINEAR, f"rpm = {rpm}")
+        summary = start(tmp_path, "--procs", "3").summary()
+        stats = mock.stats()
+    assert (summary["ok"], summary["throttled"], stats["throttled"]) == (500, 0, 0)
+    assert stats["max_in_clock_second"] <= 220
+    assert stats["requests"] / (stats["last_s"] - stats["first_s"]) > 0.9 * rpm / 60
+    assert 0.85 < summary["quota"]["rpm_used"] <= 1.02
+
+
+def test_each_step_has_limits_of_its_own(tmp_path: Path) -> None:
+    steps = """
+    [[steps]]
+    name = "fast"
+    prompt = "fast {{ text }}"
+    [[steps]]
+    name = "slow"
+    model = "other"
+    rpm = 3000
+    prompt = "slow {{ fast }}"
+    """
+    write_rows(tmp_path / "in.jsonl", 150)
+    with MockProcess(MockSettings(latency="10ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, steps)
+        assert start(tmp_path, "--procs", "2").summary()["ok"] == 150
+        slow = sorted(moments(mock, [f"slow {expected_answer(f'fast {text}')}" for text in prompts_of(150)]))
+    assert 150 / (slow[-1] - slow[0]) < 1.1 * 50
+    assert 150 / (slow[-1] - slow[0]) > 0.8 * 50
+
+
+def test_a_page_is_fetched_and_asked_about(tmp_path: Path) -> None:
+    steps = """
+    [[steps]]
+    name = "page"
+    url = "{origin}/plain?n={{{{ id }}}}"
+    into = "html"
+    keep = false
+    [[steps]]
+    name = "summary"
+    prompt = "summary of {{{{ html }}}}"
+    """
+    write_rows(tmp_path / "in.jsonl", 40)
+    with MockProcess(MockSettings(latency="20ms")) as mock:
+        write_job(tmp_path, mock, steps.format(origin=mock.origin))
+        assert start(tmp_path, "--procs", "1").summary()["ok"] == 40
+    records = read_rows(tmp_path / "out.jsonl")
+    assert all(record["summary"].startswith("mock-") and "html" not in record for record in records)
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        (LINEAR.replace("{{ first }}", "{{ frist }}"), "names 'frist'"),
+        (LINEAR.replace("{{ text }}", "{{ text"), "Step first: "),
+        (LINEAR + '[[steps]]\nname = "x"\nprompt = "y"\nwhen = "a b"\n', "Step x: When"),
+        (LINEAR + '[[steps]]\nname = "x"\nprompt = "y"\ninto = "_status"\n', "Step x: "),
+        (LINEAR + '[[steps]]\nname = "x"\nprompt = "y"\ntake = { a = "nothing" }\n', ""),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(tmp_path: Path, steps: str, says: str) -> None:
+    write_rows(tmp_path / "in.jsonl", 3)
+    with MockProcess(MockSettings()) as mock:
+        write_job(tmp_path, mock, steps)
+        refused = start(tmp_path, "--procs", "1")
+        code = refused.wait()
+        if says:
+            assert code == 2 and says in refused.err, refused.err
+            assert mock.stats()["requests"] == 0
+
+
+def test_a_run_without_state_streams_what_is_finished(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 60)
+    with MockProcess(MockSettings(latency="20ms")) as mock:
+        path = write_job(tmp_path, mock, LINEAR)
+        streamed = run(
+            "run", str(tmp_path / "in.jsonl"), "-o", "-", "--job", str(path), "--procs", "2", "--no-progress"
+        )
+    records: list[dict[str, Any]] = [json.loads(line) for line in streamed.out.splitlines()]
+    assert sorted(record["id"] for record in records) == list(range(60))
+    assert all(record["third"] == answers(record["text"])["third"] for record in records)
