@@ -61,6 +61,24 @@ MUTANTS = (
         "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",
     ),
     Mutant(
+        "take a step from a dead worker", "core/ledger.py",
+        "        if held is None or row not in held.leases.get(lease, ()):", "        if held is None and row < 0:",
+        "tests/unit/core/test_ledger.py",
+    ),
+    Mutant(
+        "run a finished step again", "worker/chains.py",
+        "            chain.progress.finish(step.step)\n", "            pass\n", "tests/unit/worker/test_chains.py",
+    ),
+    Mutant(
+        "use a step whose bytes have changed", "store/writing.py",
+        "or _step_checksum(row, step, ok == 1, data or b\"\") != crc", "or crc is None", "tests/unit/store/test_steps.py",
+    ),
+    Mutant(
+        "forget a finished step when its worker dies", "coordinator/stepbook.py",
+        "        self._may_find = self._store is not None\n\n", "        pass\n\n",
+        "tests/unit/coordinator/test_stepbook.py",
+    ),
+    Mutant(
         "condemn the neighbours of a poison row", "core/ledger.py",
         "if holding.rows == 1 and row.deaths >= self._poison_deaths:", "if row.deaths >= self._poison_deaths:",
         "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",

@@ -49,8 +49,8 @@ class ChainWorker(Worker):
             make = partial(StepExecutor, place=place)
             if one.step.kind == "call":
                 executor = make(one, None, settings.run_id, rng, secrets)
-                by_name = bool(job.steps[place].take)
-                lanes.append(CallLane(place, one, settings, self, executor=executor, by_name=by_name))
+                call_lane = CallLane(place, one, settings, self, executor=executor)
+                lanes.append(cast(Lane, call_lane))  # to the loop it is one
             else:
                 lanes.append(
                     Lane(
@@ -58,7 +58,7 @@ class ChainWorker(Worker):
                         breaker=None, make_executor=make,
                     )
                 )  # fmt: skip
-        return cast(list[Lane], lanes)  # to the loop one is as the other
+        return lanes
 
     # --- rows in ------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Scene:
         (one,) = jobs_of(whole)
         executor = StepExecutor(one, None, "r", random.Random(1))
         self.chains = Chains(whole, [executor])
-        self.lane = CallLane(0, one, settings, self.owner, executor=executor, by_name=bool(take))
+        self.lane = CallLane(0, one, settings, self.owner, executor=executor)
 
     def engage(self, *rows: str) -> None:
         for number, row in enumerate(rows):
