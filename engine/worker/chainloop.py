@@ -44,7 +44,7 @@ class ChainWorker(Worker):
         settings, job = self._settings, self._settings.job
         secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
         rng = random.Random()
-        lanes: list[Lane | CallLane] = []
+        lanes: list[Lane] = []
         for place, (one, headers, name) in enumerate(zip(jobs_of(job), auth, job.places, strict=True)):
             make = partial(StepExecutor, place=place)
             if one.step.kind == "call":
