@@ -70,7 +70,7 @@ class CallLane:
         self._functions = Functions(
             job.step.function,
             mode=job.step.mode,
-            by_name=bool(settings.job.steps[number].take),
+            by_name=bool(settings.job.steps[number].take),  # else it is given the whole row
             timeout_s=job.timeouts.total_s,
             bytes_max=job.limits.reply_bytes_max,
             processes_max=self._cores,
