@@ -38,8 +38,8 @@ _AROUND: Final = frozenset(
 _WITHIN: Final = frozenset({"article", "main"})
 _ROLES: Final = frozenset({"navigation", "banner", "contentinfo", "search", "dialog", "menu", "menubar"})
 _XML: Final = re.compile(r"[\s\ufeff]*<\?xml[^>]*\?>")
-_GAPS: Final = re.compile(r"\n[ \t]*(?:\n[ \t]*){2,}")
-_SPACES: Final = re.compile(r"[ \t\u00a0]+\n")
+_GAPS: Final = re.compile(r"\n{3,}")
+_LONG_SPACE: Final = re.compile(r"\s{100,}")  # the converter's time grows with the square of such a stretch
 _OPTIONS: Final[dict[str, Any]] = {
     "heading_style": "atx",
     "bullets": "-",
@@ -93,10 +93,12 @@ def html_to_markdown(html: str) -> str:
     if not isinstance(html, str):
         raise TypeError(f"html_to_markdown takes the text of a page, not {type(html).__name__}")
     text = html[:HTML_CHARS_MAX].encode("utf-8", "replace").decode().replace("\x00", "")
-    text = _XML.sub("", text, count=1)
+    declaration = _XML.match(text)
+    if declaration is not None:
+        text = text[declaration.end() :]
     if "<" not in text:
         return entities.unescape(text).strip()
-    soup = BeautifulSoup(text, PARSER)
+    soup = BeautifulSoup(_LONG_SPACE.sub(_shorter, text), PARSER)
     title = _title_of(soup)
     try:
         found = str(_converter.convert_soup(soup))
@@ -104,8 +106,13 @@ def html_to_markdown(html: str) -> str:
         Exception
     ):  # nested too deeply (RecursionError), or odd in a way that the converter does not expect
         found = soup.get_text("\n", strip=True)
-    found = _GAPS.sub("\n\n", _SPACES.sub("\n", found)).strip()
+    found = "\n".join(line.rstrip() for line in found.split("\n"))
+    found = _GAPS.sub("\n\n", found).strip()
     return f"# {title}\n\n{found}".strip() if title else found
+
+
+def _shorter(space: re.Match[str]) -> str:
+    return "\n\n" if "\n" in space[0] else " "
 
 
 def _title_of(soup: Any) -> str:

@@ -30,6 +30,23 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "let rows choose where a secret goes", "keys.py", "    refuse_astray(job)\n", "",
+        "tests/unit/test_endpoints.py",
+    ),
+    Mutant(
+        "connect to whatever a name stands for", "worker/resolving.py", " if not is_off_limits(one[\"host\"])]", "]",
+        "tests/unit/worker/test_resolving.py tests/unit/worker/test_roaming.py",
+    ),
+    Mutant(
+        "take a link-local address in figures from a row", "providers/row_urls.py",
+        "    if is_off_limits(address):\n", "    if False:\n", "tests/unit/providers/test_row_urls.py",
+    ),
+    Mutant(
+        "drop an origin with a request in flight", "worker/roaming.py",
+        "        place.engaged -= 1\n        if not place.engaged:\n", "        place.engaged -= 1\n        if True:\n",
+        "tests/unit/worker/test_roaming.py",
+    ),
+    Mutant(
         "acknowledge before the commit", "coordinator/writer.py",
         "            failure = self._write([commit for commit, _ in group])\n",
         "            self._loop.call_soon_threadsafe(self._written, group)\n"
@@ -59,6 +76,24 @@ MUTANTS = (
         "        holding = self._holdings.get(worker)\n        rows = None",
         "        holding = next((h for h in self._holdings.values() if lease in h.leases), None)\n        rows = None",
         "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",
+    ),
+    Mutant(
+        "take a step from a dead worker", "core/ledger.py",
+        "        if held is None or row not in held.leases.get(lease, ()):", "        if held is None and row < 0:",
+        "tests/unit/core/test_ledger.py",
+    ),
+    Mutant(
+        "run a finished step again", "worker/chains.py",
+        "            chain.progress.finish(step.step)\n", "            pass\n", "tests/unit/worker/test_chains.py",
+    ),
+    Mutant(
+        "use a step whose bytes have changed", "store/writing.py",
+        "or _step_checksum(row, step, ok == 1, data or b\"\") != crc", "or crc is None", "tests/unit/store/test_steps.py",
+    ),
+    Mutant(
+        "forget a finished step when its worker dies", "coordinator/stepbook.py",
+        "        self._may_find = self._store is not None\n\n", "        pass\n\n",
+        "tests/unit/coordinator/test_stepbook.py",
     ),
     Mutant(
         "condemn the neighbours of a poison row", "core/ledger.py",

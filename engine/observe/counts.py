@@ -48,7 +48,7 @@ class Counts:
         for latency_ms, count in tally.latencies:
             value = min(max(1, int(latency_ms * LATENCY_UNIT_PER_MS)), LATENCY_MS_MAX * LATENCY_UNIT_PER_MS)
             self._histogram.record_value(value, count)
-        if tally.requests:
+        if tally.requests or tally.replies:  # functions' results count as replies, and took no request
             self.last_request = now
             if self.first_request is None:
                 self.first_request = now

@@ -94,7 +94,7 @@ class Summary:
 
 
 def _endpoint(one: dict[str, Any]) -> str:
-    parts = [f"{one['requests']:,} requests, {one['ok']:,} ok"]
+    parts = [f"{one['requests']:,} requests, {one['ok']:,} ok" if one["requests"] else f"{one['ok']:,} ok"]
     if one["throttled"]:
         parts.append(f"{one['throttled']:,} throttled")
     if one["cooldowns"]:

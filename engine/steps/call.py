@@ -6,6 +6,7 @@ Rules of this file:
 2. Whatever a function returns or raises is one row's business: nothing here raises for it.
 """
 
+import os
 import traceback
 from collections.abc import Mapping
 from typing import Any, Final
@@ -57,7 +58,7 @@ class Call:
         """``target`` and ``provider`` are other kinds': nothing is sent."""
         if settings.mode not in MODES:
             raise UsageError(f"There is no mode {settings.mode!r}. Known: {', '.join(MODES[1:])}.")
-        check(settings.function)
+        check(settings.function, os.getcwd())
         self.into = settings.into
         self.columns: frozenset[str] = frozenset()
         self.answer_columns = (settings.into,)

@@ -66,7 +66,7 @@ def _look_at_code(code: CodeType, parts: list[str], level: int) -> None:
 def _look_at_object(value: Any, parts: list[str], level: int) -> None:
     """An instance: its class's call, and what it holds."""
     kind = value if isinstance(value, type) else type(value)
-    parts.append(f"{kind.__module__}.{kind.__qualname__}")
+    parts.append(f"{kind.__module__}.{kind.__qualname__} {getattr(value, '__qualname__', '')}")
     called = kind.__dict__.get("__call__")
     if isinstance(called, FunctionType):
         _look(called, parts, level + 1)

@@ -48,10 +48,9 @@ class CallLane:
         owner: CallOwner,
         *,
         executor: Executor,
-        by_name: bool,
         weight: float = 1.0,
     ) -> None:
-        """``by_name``: the step takes its arguments by name. Raises UsageError for a function that cannot be found."""
+        """``number``: the step's place in the job. Raises UsageError for a function that cannot be found."""
         self.number = number
         self.bit = 1 << number
         self.weight = weight
@@ -71,7 +70,7 @@ class CallLane:
         self._functions = Functions(
             job.step.function,
             mode=job.step.mode,
-            by_name=by_name,
+            by_name=bool(settings.job.steps[number].take),  # else it is given the whole row
             timeout_s=job.timeouts.total_s,
             bytes_max=job.limits.reply_bytes_max,
             processes_max=self._cores,

@@ -21,6 +21,7 @@ from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
 from engine.worker.call_lane import CallLane
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
+from engine.worker.home import settle_in
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
 
@@ -29,6 +30,8 @@ class ChainWorker(Worker):
     """One worker process of a job of several steps."""
 
     def __init__(self, settings: WorkerSettings, auth: tuple[Auth, ...]) -> None:
+        if any(plan.step.kind == "call" for plan in settings.job.steps):
+            settle_in(settings.surroundings)
         super().__init__(settings, auth)
         executors = [lane.executor for lane in self._lanes]
         self._chains = Chains(settings.job, [one for one in executors if isinstance(one, StepExecutor)])
@@ -41,13 +44,13 @@ class ChainWorker(Worker):
         settings, job = self._settings, self._settings.job
         secrets = tuple(secret for headers in auth for secret in all_secrets(headers))
         rng = random.Random()
-        lanes: list[Lane | CallLane] = []
+        lanes: list[Lane] = []
         for place, (one, headers, name) in enumerate(zip(jobs_of(job), auth, job.places, strict=True)):
             make = partial(StepExecutor, place=place)
             if one.step.kind == "call":
                 executor = make(one, None, settings.run_id, rng, secrets)
-                by_name = bool(job.steps[place].take)
-                lanes.append(CallLane(place, one, settings, self, executor=executor, by_name=by_name))
+                call_lane = CallLane(place, one, settings, self, executor=executor)
+                lanes.append(cast(Lane, call_lane))  # to the loop it is one
             else:
                 lanes.append(
                     Lane(
@@ -55,7 +58,7 @@ class ChainWorker(Worker):
                         breaker=None, make_executor=make,
                     )
                 )  # fmt: skip
-        return cast(list[Lane], lanes)  # to the loop one is as the other
+        return lanes
 
     # --- rows in ------------------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         """It is gone."""
         self.has_ended = True
+        if self.transport is not None:
+            self.transport.close()
         self._pool.lost(self)
 
     def kill(self) -> None:
@@ -92,6 +94,7 @@ class Children:
         self._late = late
         self._waiting: deque[tuple[bytes, OnResult]] = deque()
         self._children: set[Child] = set()
+        self._killed: set[Child] = set()  # and not gone yet
         self._idle: list[Child] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -152,8 +155,9 @@ class Children:
 
     def lost(self, child: Child) -> None:
         """It has died."""
+        self._killed.discard(child)
         if child not in self._children:
-            return  # it was killed for taking too long
+            return  # it took too long
         self._children.discard(child)
         if child in self._idle:
             self._idle.remove(child)
@@ -182,6 +186,7 @@ class Children:
             if now - child.since < self._timeout_s or (child.is_ready and child.on_done is None):
                 continue
             self._children.discard(child)
+            self._killed.add(child)
             child.kill()
             on_done, child.on_done = child.on_done, None
             if on_done is not None:
@@ -200,8 +205,5 @@ class Children:
             child.on_done = None
             child.kill()
         until = self._loop.time() + END_S
-        while any(not child.has_ended for child in self._children) and self._loop.time() < until:
+        while (self._children or self._killed) and self._loop.time() < until:
             await asyncio.sleep(0.005)
-        for child in self._children:
-            if child.transport is not None:
-                child.transport.close()

@@ -79,7 +79,8 @@ class Threads:
         self.limit = min(THREADS_FIRST, threads_max)
         self._lock = threading.Lock()
         self._threads: set[Worked] = set()  # without the abandoned ones
-        self._open = 0  # work that waits or is done
+        self._open = 0  # work that waits or is being done
+        self._is_closed = False
         self._ended: list[tuple[Work, Any]] = []
         self._cpu_s, self._at_s = process_time(), monotonic()
         sys.setswitchinterval(SWITCH_S)
@@ -132,7 +133,7 @@ class Threads:
         with self._lock:
             ended, self._ended = self._ended, []
         for work, result in ended:
-            if not work.is_over:
+            if not work.is_over and not self._is_closed:
                 work.is_over = True
                 self._open -= 1
                 work.on_done(result)
@@ -170,7 +171,8 @@ class Threads:
             self._grow()
 
     def close(self) -> None:
-        """No thread takes anything more; what runs is not waited for."""
+        """No thread takes anything more; what runs is not waited for, and not told."""
+        self._is_closed = True
         self.limit = 0
         for _ in list(self._threads):
             self.waiting.put(None)

@@ -358,3 +358,105 @@ def test_a_run_without_state_streams_what_is_finished(tmp_path: Path) -> None:
     records: list[dict[str, Any]] = [json.loads(line) for line in streamed.out.splitlines()]
     assert sorted(record["id"] for record in records) == list(range(60))
     assert all(record["third"] == answers(record["text"])["third"] for record in records)
+
+
+FUNCTIONS = """
+import asyncio
+
+
+async def doubled(row):
+    await asyncio.sleep(0.05)
+    return {"twice": row["id"] * 2}
+
+
+def checked(pair, text):
+    if pair["twice"] % 7 == 0:
+        raise ValueError(f"sevens are not wanted: {text}")
+    return [pair["twice"], text.upper()]
+"""
+
+
+def test_functions_of_the_users_are_steps_like_others(tmp_path: Path) -> None:
+    (tmp_path / "own_functions.py").write_text(FUNCTIONS)
+    steps = """
+    [[steps]]
+    name = "pair"
+    function = "own_functions:doubled"
+    [[steps]]
+    name = "checked"
+    function = "own_functions:checked"
+    take = { pair = "pair", text = "text" }
+    [[steps]]
+    name = "asked"
+    prompt = "asked {{ checked[1] }}"
+    """
+    write_rows(tmp_path / "in.jsonl", 70)
+    with MockProcess(MockSettings(latency="10ms")) as mock:
+        path = write_job(tmp_path, mock, steps)
+        done = run(
+            "run", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--job", str(path), "--procs", "2",
+            "--json", "--no-progress", folder=tmp_path,
+        )  # fmt: skip
+        summary = done.last_json()
+        assert (summary["ok"], summary["failures"], summary["requests"]) == (60, {"function_error": 10}, 60)
+        assert mock.stats()["requests"] == 60
+    for record in read_rows(tmp_path / "out.jsonl"):
+        assert record["pair"] == {"twice": record["id"] * 2}
+        if record["id"] % 7:
+            assert record["checked"] == [record["id"] * 2, record["text"].upper()]
+            assert record["asked"] == expected_answer(f"asked {record['text'].upper()}")
+        else:
+            wanted = f"function_error: step checked: ValueError: sevens are not wanted: {record['text']}"
+            assert (record["_error"], record["checked"], record["asked"]) == (wanted, None, None)
+    with sqlite3.connect(tmp_path / "out.jsonl.run" / "store.db") as connection:
+        traces = [json.loads(data) for (data,) in connection.execute("SELECT data FROM step WHERE ok = 0")]
+    assert len(traces) == 10
+    assert all("own_functions.py" in one["traceback"] and "in checked" in one["traceback"] for one in traces)
+    assert not any("engine/worker" in one["traceback"] for one in traces)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("no_such_module:f", "no_such_module"),
+        ("own_functions:none", "none"),
+        ("own_functions", "module:function"),
+        ("own_functions:asyncio", "asyncio"),
+    ],
+)
+def test_a_function_that_is_not_there_is_refused_before_anything_runs(
+    tmp_path: Path, function: str, says: str
+) -> None:
+    (tmp_path / "own_functions.py").write_text(FUNCTIONS)
+    (tmp_path / "job.toml").write_text(f'[[steps]]\nname = "x"\nfunction = "{function}"\n')
+    write_rows(tmp_path / "in.jsonl", 3)
+    refused = run("run", "in.jsonl", "-o", "out.jsonl", "--job", "job.toml", "--no-progress", folder=tmp_path)
+    assert refused.wait() == 2 and "Step x: " in refused.err and says in refused.err
+    assert not (tmp_path / "out.jsonl.run").exists()
+
+
+def test_a_worker_that_a_function_kills_costs_that_row_alone(tmp_path: Path) -> None:
+    (tmp_path / "own_functions.py").write_text(
+        "import os, signal\n\n\ndef fatal(row):\n    if row['id'] == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n    return row['id']\n"
+    )
+    (tmp_path / "job.toml").write_text(
+        '[[steps]]\nname = "x"\nfunction = "own_functions:fatal"\nmode = "loop"\n'
+    )
+    write_rows(tmp_path / "in.jsonl", 40)
+    done = run(
+        "run",
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+        "--job",
+        "job.toml",
+        "--procs",
+        "2",
+        "--json",
+        "--no-progress",
+        folder=tmp_path,
+    )
+    summary = done.last_json()
+    assert (summary["ok"], summary["failures"]) == (39, {"poison": 1})
+    assert [one["id"] for one in read_rows(tmp_path / "out.jsonl") if one["_status"] == "failed"] == [5]

@@ -31,6 +31,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 STARTED: list["Run"] = []
+ROOT = Path(__file__).parents[2]
 
 
 def is_alive(pid: int) -> bool:
@@ -50,14 +51,19 @@ class Run:
         environment: dict[str, str] | None = None,
         stdin: bytes | None = None,
         prefix: tuple[str, ...] = (),
+        folder: Path | None = None,
     ) -> None:
-        """``prefix``: a command that becomes the engine's, such as a shell that sets limits first."""
+        """``prefix``: a command that becomes the engine's, such as a shell that sets limits first.
+
+        ``folder``: where it is given.
+        """
         self._process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "engine", *arguments],
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **({"PYTHONPATH": str(ROOT)} if folder else {}), **(environment or {})},
+            cwd=folder,
         )
         STARTED.append(self)
         self._stdin = stdin

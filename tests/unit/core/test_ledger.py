@@ -409,3 +409,17 @@ def test_the_story_is_bounded() -> None:
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         Ledger(**wrong)
+
+
+def test_a_step_is_taken_only_from_the_worker_that_holds_its_row_under_that_lease() -> None:
+    ledger = Ledger()
+    ledger.offer([LedgerRow(0, 1, b"{}", 0), LedgerRow(1, 2, b"{}", 0)])
+    lease = ledger.lease(1, 1, 1000)
+    assert lease is not None
+    assert ledger.holds(1, lease.id, 0)
+    assert not ledger.holds(1, lease.id, 1)
+    assert not ledger.holds(1, lease.id + 1, 0)
+    assert not ledger.holds(2, lease.id, 0)
+    ledger.lost(1)
+    assert not ledger.holds(1, lease.id, 0)
+    assert ledger.stale_refused == 4

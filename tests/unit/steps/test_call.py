@@ -1,0 +1,159 @@
+"""What a function may return, what its exceptions become, and how the step that calls it is made."""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import StepSettings
+from engine.core.errors import ErrorKind, UsageError
+from engine.core.model import Failure, Reply
+from engine.credentials import Secret
+from engine.steps import make_step
+from engine.steps.base import Done
+from engine.steps.call import MESSAGE_CHARS_MAX, TRACE_CHARS_MAX, Call, checked, raised
+
+
+@dataclasses.dataclass
+class Found:
+    """What a function may return."""
+
+    name: str
+    on: datetime.date
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+def told(value: Any) -> Any:
+    """A returned value as the row's column holds it, or the failure's message."""
+    step = Call(StepSettings(kind="call", function="json:dumps", into="found"))
+    result = checked(value, 1_000_000)
+    if isinstance(result, Reply):
+        absorbed = step.start({}).absorb(result)
+        if isinstance(absorbed, Done):
+            assert tuple(absorbed.fields) == step.answer_columns == ("found",)
+            return absorbed.fields["found"]
+        result = absorbed  # type: ignore[assignment]
+    assert isinstance(result, Failure) and result.kind is ErrorKind.FUNCTION_ERROR
+    return result.message
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (None, None),
+        ("text \u2028 é", "text \u2028 é"),
+        (2**70, 2**70),
+        (float("nan"), None),
+        ((1, {2}), [1, [2]]),
+        ({"a": [True, 1.5]}, {"a": [True, 1.5]}),
+        (Found("x", datetime.date(2024, 2, 29)), {"name": "x", "on": "2024-02-29"}),
+    ],
+)
+def test_what_is_json_or_has_one_meaning_in_it_is_kept(value: Any, kept: Any) -> None:
+    assert told(value) == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (b"raw", "bytes: decode them"),
+        (object(), "no JSON (Encoding objects of type object is unsupported)"),
+        ({(1, 2): 3}, "no JSON"),
+        (LOOP, "contains itself"),
+        ("\ud800", "not Unicode"),
+        ("x" * 1_000_001, "1,000,003 bytes of JSON; 1,000,000 are allowed"),
+    ],
+)
+def test_what_is_no_json_is_a_failure_with_a_sentence(value: Any, says: str) -> None:
+    assert told(value).startswith("the function returned ")
+    assert says in told(value)
+
+
+def test_what_is_nested_deeper_than_a_record_may_be_is_a_failure() -> None:
+    deep: Any = 1
+    for _ in range(600):
+        deep = [deep]
+    assert "nested deeper" in told(deep)
+
+
+def test_an_exception_has_its_text_and_the_frames_that_raised_it() -> None:
+    def inner() -> None:
+        raise KeyError("colour")
+
+    def outer() -> None:
+        try:
+            inner()
+        except KeyError as error:
+            raise ValueError("no colour") from error
+
+    with pytest.raises(ValueError) as caught:
+        outer()
+    failure = raised(caught.value)
+    assert (failure.kind, failure.message) == (ErrorKind.FUNCTION_ERROR, "ValueError: no colour")
+    assert "in inner" in failure.trace and failure.trace.endswith("ValueError: no colour\n")
+    assert failure.trace.index("KeyError: 'colour'") < failure.trace.index("ValueError: no colour")
+
+
+def test_a_long_traceback_keeps_its_end_and_a_long_message_its_beginning() -> None:
+    failure = raised(ValueError("first " + "x" * 100_000 + " last"))
+    assert len(failure.trace) == TRACE_CHARS_MAX and failure.trace.endswith(" last\n")
+    assert len(failure.message) == MESSAGE_CHARS_MAX and failure.message.startswith("ValueError: first xx")
+
+
+def test_an_exception_that_cannot_be_shown_fails_its_row_and_nothing_else() -> None:
+    class Shy(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    failure = raised(Shy())
+    assert failure.message == "Shy" and "Shy" in failure.trace
+    assert raised(SystemExit(3)).message == "SystemExit: 3"
+    assert raised(KeyboardInterrupt()).message == "KeyboardInterrupt"
+
+
+def test_a_secret_in_an_exception_is_masked_in_its_message_and_its_traceback() -> None:
+    secret = Secret("sk-canary-1234567890")
+    failure = raised(ValueError(f"refused: {secret.reveal()}"))
+    assert "canary" not in failure.message and "canary" not in failure.trace
+
+
+def test_the_step_says_what_it_gives_and_hands_over_the_row() -> None:
+    settings = StepSettings(kind="call", function="json:dumps", into="text")
+    step = make_step("call", settings, None, None)  # type: ignore[arg-type]
+    assert isinstance(step, Call)
+    assert step.answer_columns == ("text",) and step.columns == frozenset()
+    called = step.start({"a": 1})
+    assert called.arguments == {"a": 1} and called.call.charge.tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"mode": "fork"}, "Known: loop, thread, process"),
+        ({"function": "json:dump_all"}, "The module json has no function dump_all. Did you mean dump"),
+        ({"function": "json"}, "Write module:function"),
+        ({"function": ""}, "Write module:function"),
+        ({"function": "no_such_module:f"}, "There is no module no_such_module."),
+        ({"function": "json:decoder"}, "is no function, but of type module"),
+    ],
+)
+def test_a_step_that_cannot_work_is_refused_before_anything_is_called(
+    changes: dict[str, str], says: str
+) -> None:
+    settings = StepSettings(**{"kind": "call", "function": "json:dumps", **changes})  # type: ignore[arg-type]
+    with pytest.raises(UsageError) as caught:
+        Call(settings)
+    assert says in str(caught.value)
+
+
+def test_a_script_that_is_gone_is_refused_too_and_what_was_pickled_is_left_to_the_workers(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match="is not there any more"):
+        Call(StepSettings(kind="call", function=f"script:{tmp_path}/gone.py:f"))
+    assert Call(StepSettings(kind="call", function="pickled:f-0123")).into == "response"

@@ -1,0 +1,86 @@
+"""Steps in the store: what was finished of a row is there after whatever happened, under its name."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.core.commit import StepRow
+from engine.core.errors import StoreFailure
+from engine.store import Commit, OutcomeRow, Store
+
+
+def step(row: int, number: int, data: bytes = b'{"a": 1}', *, ok: bool = True) -> StepRow:
+    return StepRow(row, number, ok, data, 2, 30, 40)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl.run"
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    with Store.open(folder, durability="os") as opened:
+        yield opened
+
+
+def test_steps_come_back_by_their_rows(store: Store) -> None:
+    assert not store.has_steps() and store.steps_of([0, 1]) == []
+    store.apply(
+        [Commit(steps=[step(7, 1), step(5, 0), step(5, 2, b'{"x": "y"}')]), Commit(steps=[step(6, 0)])]
+    )
+    assert store.has_steps()
+    assert store.steps_of([5, 7]) == [step(5, 0), step(5, 2, b'{"x": "y"}'), step(7, 1)]
+    assert store.steps_of([7, 6, 5, 99]) == [step(5, 0), step(5, 2, b'{"x": "y"}'), step(6, 0), step(7, 1)]
+
+
+def test_a_step_that_ended_again_is_replaced(store: Store) -> None:
+    store.apply([Commit(steps=[step(1, 0, b'{"kind": "x"}', ok=False)])])
+    store.apply([Commit(steps=[step(1, 0, b'{"a": 2}')])])
+    assert store.steps_of([1]) == [step(1, 0, b'{"a": 2}')]
+
+
+def test_a_name_keeps_its_number_wherever_it_stands_and_whoever_asks(store: Store, folder: Path) -> None:
+    assert store.step_numbers(["page", "summary"]) == [0, 1]
+    assert store.step_numbers(["summary", "title", "page"]) == [1, 2, 0]
+    store.close()
+    with Store.open(folder, durability="os") as later:
+        assert later.step_numbers(["title"]) == [2]
+
+
+def test_forgetting_steps_leaves_the_others(store: Store) -> None:
+    a, b = store.step_numbers(["a", "b"])
+    store.apply([Commit(steps=[step(row, number) for row in range(3) for number in (a, b)])])
+    store.forget_steps(["b"])
+    assert store.steps_of([0, 1, 2]) == [step(row, a) for row in range(3)]
+
+
+def test_forgetting_all_outcomes_opens_every_row_and_keeps_what_they_cost(store: Store) -> None:
+    rows = [OutcomeRow(row, row > 0, "" if row else "timeout", 1, b"{}", 3, 1.0, 5, 6) for row in range(4)]
+    store.apply([Commit(outcomes=rows)])
+    store.finish()
+    assert store.forget_all() == 4
+    counts = store.counts()
+    assert (counts.ok, counts.failed, counts.attempts, counts.tokens_in) == (0, {}, 12, 20)
+    assert not store.is_finished() and list(store.finished()) == []
+
+
+def test_a_step_whose_bytes_are_not_what_was_written_is_never_used(store: Store, folder: Path) -> None:
+    store.apply([Commit(steps=[step(3, 0)])])
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.execute("UPDATE step SET data = ?", (b'{"a": 9}',))
+    with pytest.raises(StoreFailure, match="a step of row 3 is not what was written"):
+        store.steps_of([3])
+
+
+def test_a_store_of_the_version_before_is_brought_up_to_date(folder: Path) -> None:
+    with Store.open(folder, durability="os") as store:
+        store.set_meta("run_id", "kept")
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.executescript("DROP TABLE step; DROP TABLE step_name; PRAGMA user_version = 2;")
+    with Store.open(folder, durability="os") as store:
+        assert store.get_meta("run_id") == "kept" and not store.has_steps()
+        store.apply([Commit(steps=[step(0, 0)])])
+        assert store.steps_of([0]) == [step(0, 0)]
