@@ -87,7 +87,7 @@ class Pool:
         self._lock = threading.Lock()
         self._running: Running | None = None  # the present run
         self._last: Running | None = None  # the present one, or the one before
-        self._unread: dict[int, object] = {}  # of rows that can be read once: the failed ones, by number
+        self._failed: dict[int, object] = {}  # of rows that can be read once: those that failed, by number
         self._is_used = self._is_closed = False
 
     # --- results ----------------------------------------------------------------------------------------------
@@ -191,8 +191,10 @@ class Pool:
         for number, record in records:
             row = running.source.take(number)
             result = reader.read(number, record, row, running.tracebacks.of)
-            if not result.ok and not self._given.can_be_read_again:
-                self._unread[number] = row
+            if result.ok:
+                self._failed.pop(number, None)
+            elif not self._given.can_be_read_again:
+                self._failed[number] = row
             if not result.ok and self._raises:
                 raise RowFailed(result)
             yield result
@@ -217,14 +219,14 @@ class Pool:
         if self._given.can_be_read_again:
             rows = self._given.numbered(failed)
         else:
-            unread = self._unread
-            missing = failed - unread.keys()
+            known = self._failed
+            missing = failed - known.keys()
             if missing:
                 raise UsageError(
                     f"{len(missing)} rows failed in an earlier run, and this pool has not read them: their iterator "
                     "can be read only once. Run the pool first, or give the rows as a list."
                 )
-            rows = ((number, unread.pop(number)) for number in sorted(failed))
+            rows = iter([(number, known[number]) for number in sorted(failed)])
         source = PartSource(rows, ahead_max=self._ahead_max, row_bytes_max=self._job.limits.row_bytes_max)
         return self._start(source, is_retry=True)
 
@@ -235,7 +237,8 @@ class Pool:
         if self._is_closed or not state.is_dir():
             return set()
         with Store.view(state) as store:
-            return {row for row, _, ok in store.finished() if not ok}
+            failed = {row for row, _, ok in store.finished() if not ok}
+        return failed.union(self._failed)  # the latter are open where running them again was interrupted
 
     def _start(self, source: RowsSource, *, is_retry: bool) -> Running:
         with self._lock:
