@@ -250,7 +250,7 @@ class Session:
             held = self._ledger.finish(child.key, line.lease, line.row)
             if held is None:
                 continue
-            rows.extend(self._stops.judge(outcome_row(line, held.digest), now))
+            rows.extend(self._stops.judge(outcome_row(line, held.digest), now, line.step))
         if rows or steps:
             self._commits.finished(rows, steps=self._steps.rows_of(steps))
         self._leasing.wants(child, message.want)

@@ -43,12 +43,16 @@ class Stops:
         self._streak = 0  # of those, the ones in a row
         self._finished = 0
         self._failed = 0
-        self._own_urls = any(map(has_own_urls, jobs_of(job)))
+        self._own_urls = [has_own_urls(one) for one in jobs_of(job)]
+        self._has_steps = bool(job.steps)
         self._own_origins = all(map(has_own_origins, jobs_of(job)))
         self._failures_max, self._failures_share = parse_max_failures(job.max_failures)
 
-    def judge(self, outcome: OutcomeRow, now: float) -> list[OutcomeRow]:
-        """The outcomes that may be committed now: this one, none while it is held back, or it and those held."""
+    def judge(self, outcome: OutcomeRow, now: float, step: int = 0) -> list[OutcomeRow]:
+        """The outcomes that may be committed now: this one, none while it is held back, or it and those held.
+
+        ``step``: which of several a failure is of.
+        """
         self._finished += 1
         if outcome.ok:
             self._streak = 0
@@ -64,7 +68,7 @@ class Stops:
         if effect is RunEffect.STOP:
             self._stop(outcome)
             return []
-        if effect is RunEffect.STOP_AFTER_STREAK and not self._own_urls:
+        if effect is RunEffect.STOP_AFTER_STREAK and not self._is_about_its_row(step):
             self._held.append((outcome, now))
             self._streak += 1
             if self._streak >= STREAK:
@@ -72,6 +76,10 @@ class Stops:
             return []
         self._count_failure(outcome)
         return [outcome]
+
+    def _is_about_its_row(self, step: int) -> bool:
+        """Whether a page that is missing, or closed, says nothing of other rows'."""
+        return self._own_urls[step] if self._has_steps else any(self._own_urls)
 
     def give_up(self) -> list[OutcomeRow]:
         """At the end of the input: what is still held back is a plain failure of its row."""

@@ -93,6 +93,7 @@ class OutcomeLine(NamedTuple):
     tokens_in: int
     tokens_out: int
     sent_s: float = 0.0
+    step: int = 0  # of several, the one that failed it
 
 
 class StepLine(NamedTuple):

@@ -37,8 +37,10 @@ class ChainWorker(Worker):
         self._chains = Chains(settings.job, [one for one in executors if isinstance(one, StepExecutor)])
         self._waiting: list[deque[RowRun]] = [deque() for _ in self._lanes]  # ready to be engaged, by step
         self._done: dict[int, list[StepLine]] = {}  # of fresh rows, what was finished before
-        first = [waits for waits in self._chains.chain.shape.waits if not waits]
-        self._width = max(1, len(first))  # calls that a row begins with
+        waits = self._chains.chain.shape.waits
+        self._first = [
+            place for place, bits in enumerate(waits) if not bits
+        ]  # the steps that a row begins with
 
     def _make_lanes(self, auth: tuple[Auth, ...]) -> list[Lane]:
         settings, job = self._settings, self._settings.job
@@ -84,7 +86,7 @@ class ChainWorker(Worker):
                 self._begin_row(*queues.fresh.popleft())
                 continue
             room -= self._engage_step(*found)
-        if self._held() <= sum(lane.flow.batch for lane in self._lanes) // 2:
+        if self._held() <= max(self._lanes[place].flow.batch for place in self._first) // 2:
             self._want()
 
     def _next(self) -> tuple[RowRun, Lane | CallLane] | None:
@@ -184,8 +186,9 @@ class ChainWorker(Worker):
         """A step's calls go nowhere else."""
 
     def _held(self) -> int:
-        waiting = sum(map(len, self._waiting)) + sum(len(lane.queued) for lane in self._lanes)
-        return len(self._queues.fresh) + len(self._queues.due) + waiting // self._width
+        """Rows that wait to be begun. What was begun is no supply: its next calls come by themselves."""
+        waiting = max(len(self._waiting[place]) + len(self._lanes[place].queued) for place in self._first)
+        return len(self._queues.fresh) + waiting
 
     def _missing(self) -> int:
         """How many rows to ask for now."""
@@ -193,13 +196,13 @@ class ChainWorker(Worker):
             return 0
         free = self._share - sum(lane.engaged for lane in self._lanes)
         batch = room = 0
-        for lane in self._lanes:
+        for lane in (self._lanes[place] for place in self._first):
             if lane.limit() > 0 and lane.is_well(self._last_tick):
-                batch += lane.flow.batch
+                batch = max(batch, lane.flow.batch)
                 room = max(room, lane.free())
         if not batch:
             return 0
-        return self._demand.missing(self._held(), max(0, min(free, room)) // self._width, batch)
+        return self._demand.missing(self._held(), max(0, min(free, room)) // len(self._first), batch)
 
     def _steps(self) -> list[StepLine]:
         return self._chains.take_lines()

@@ -247,7 +247,7 @@ class Chains:
             record = self._recorder.failed(chain.payload, values, kind, message, fields=fields, **meta)
         return OutcomeLine(
             chain.row, chain.lease, failure is None, kind, record, chain.sent, chain.latency_ms, chain.tokens_in,
-            chain.tokens_out, chain.sent_s,
+            chain.tokens_out, chain.sent_s, min(chain.failures, default=0),
         )  # fmt: skip
 
 

@@ -3,13 +3,15 @@
 import json
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from history import row_name
-from runs import Run, prompts_of, read_rows, run, until, write_rows
+from runs import ROOT, Run, prompts_of, read_rows, run, until, write_rows
 
 from engine.mock.answers import expected_answer
 from engine.mock.settings import MockSettings, QuotaSettings, parse_fault
@@ -413,6 +415,34 @@ def test_functions_of_the_users_are_steps_like_others(tmp_path: Path) -> None:
     assert len(traces) == 10
     assert all("own_functions.py" in one["traceback"] and "in checked" in one["traceback"] for one in traces)
     assert not any("engine/worker" in one["traceback"] for one in traces)
+
+
+def test_pages_become_markdown_and_summaries_as_the_example_tells(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "pages"
+    served = subprocess.Popen(
+        [sys.executable, str(example / "serve.py"), "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert served.stdout is not None
+        origin = "http://127.0.0.1:" + served.stdout.readline().strip().rstrip("/").rpartition(":")[2]
+        rows = (example / "pages.jsonl").read_text().replace("http://127.0.0.1:8765", origin)
+        (tmp_path / "pages.jsonl").write_text(rows + json.dumps({"url": f"{origin}/nothing-here"}) + "\n")
+        done = run(
+            "run", "pages.jsonl", "-o", "out.jsonl", "--job", str(example / "job.toml"), "--procs", "2", "--json",
+            "--no-progress", folder=tmp_path,
+        )  # fmt: skip
+    finally:
+        served.kill()
+        served.communicate()
+    summary = done.last_json()
+    records = read_rows(tmp_path / "out.jsonl")
+    assert (summary["ok"], summary["failures"]) == (len(records) - 1, {"not_found": 1}), done.err
+    assert records[-1]["_error"].startswith("not_found: step page: ")
+    for record in records[:-1]:
+        assert list(record) == ["url", "text", "summary", "_status", "_error"]
+        assert record["text"].startswith("# ") and "<" not in record["text"].split("\n")[0]
+        assert "privacy" not in record["text"] and "dataLayer" not in record["text"]
+        assert record["summary"] == expected_answer(f"Summarise:\n{record['text']}")
 
 
 @pytest.mark.parametrize(

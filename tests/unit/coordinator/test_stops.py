@@ -1,9 +1,11 @@
 """When a run stops by itself, and which rows stay open then."""
 
+from dataclasses import replace
+
 import pytest
 from jobs import job
 
-from engine.config import StepSettings
+from engine.config import StepPlan, StepSettings
 from engine.coordinator.stops import Stops, message_of
 from engine.core.commit import OutcomeRow
 from engine.core.errors import ErrorKind, ExitCode
@@ -100,6 +102,20 @@ def test_pages_that_are_missing_stop_a_run_only_if_all_rows_ask_for_the_same_one
         missing = outcome(row, ErrorKind.NOT_FOUND)
         assert stops.judge(missing, 0.0) == ([] if stops_run else [missing])
     assert bool(stops.reason) == stops_run
+
+
+def test_of_several_steps_only_those_about_the_rows_own_pages_may_miss_them() -> None:
+    plain = job()
+    page = replace(plain.step, kind="request", url="http://127.0.0.1:9/{{ id }}")
+    steps = (StepPlan("page", page, plain.target), StepPlan("summary", plain.step, plain.target))
+    stops = Stops(replace(plain, steps=steps), 0.0)
+    for row in range(10):
+        missing = outcome(row, ErrorKind.NOT_FOUND)
+        assert stops.judge(missing, 0.0, 0) == [missing]
+    for row in range(10, 15):
+        assert not stops.reason
+        assert stops.judge(outcome(row, ErrorKind.UNAUTHORISED), 0.0, 1) == []
+    assert stops.reason
 
 
 def test_what_is_held_back_at_the_end_of_the_input_fails_its_rows() -> None:
