@@ -21,6 +21,7 @@ from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
 from engine.worker.call_lane import CallLane
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
+from engine.worker.fault import die_of
 from engine.worker.home import settle_in
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
@@ -36,7 +37,9 @@ class ChainWorker(Worker):
         executors = [lane.executor for lane in self._lanes]
         self._chains = Chains(settings.job, [one for one in executors if isinstance(one, StepExecutor)])
         self._waiting: list[deque[RowRun]] = [deque() for _ in self._lanes]  # ready to be engaged, by step
+        self._will_pump = False
         self._done: dict[int, list[StepLine]] = {}  # of fresh rows, what was finished before
+        self._backwards = range(len(self._lanes) - 1, -1, -1)
         waits = self._chains.chain.shape.waits
         self._first = [
             place for place, bits in enumerate(waits) if not bits
@@ -90,9 +93,10 @@ class ChainWorker(Worker):
             self._want()
 
     def _next(self) -> tuple[RowRun, Lane | CallLane] | None:
-        for waiting, lane in zip(reversed(self._waiting), reversed(self._lanes), strict=True):
-            if waiting and lane.has_room():
-                return waiting.popleft(), lane
+        for place in self._backwards:
+            waiting = self._waiting[place]
+            if waiting and self._lanes[place].has_room():
+                return waiting.popleft(), self._lanes[place]
         return None
 
     def _may_begin(self) -> bool:
@@ -150,8 +154,16 @@ class ChainWorker(Worker):
         if self._draining:
             self._give_back()
             self._maybe_drained()
-        else:
+        elif not self._will_pump:
+            self._will_pump = True  # once for all that end in this turn of the loop: functions end in crowds
+            self._loop.call_soon(self._pump_once)
+
+    def _pump_once(self) -> None:
+        self._will_pump = False
+        try:
             self.pump()
+        except Exception as error:
+            die_of(error)
 
     # --- the end ------------------------------------------------------------------------------------------
 
