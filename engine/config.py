@@ -8,7 +8,7 @@ Rules of this file:
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.core.model import Target
+from engine.core.model import Target, names_own_origins
 from engine.core.quota import Rates
 
 WIRES = ("aiohttp", "lean")  # their files are the worker's
@@ -241,6 +241,11 @@ def _job_at(job: Job, endpoint: Endpoint) -> Job:
 def has_own_urls(job: Job) -> bool:
     """Whether each row names its own page: then one that is missing or closed says nothing about the next one."""
     return job.step.url is not None and "{" in job.step.url
+
+
+def has_own_origins(job: Job) -> bool:
+    """Whether each row names its own host: then nothing that happens to one says anything about the others."""
+    return job.step.url is not None and names_own_origins(job.step.url)
 
 
 def rates_of(job: "Job | Endpoint | StepPlan") -> Rates:

@@ -9,16 +9,42 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from engine.config import CALL, Job, jobs_of
+from engine.config import CALL, Job, has_own_origins, jobs_of
 from engine.core.errors import UsageError
 from engine.credentials import Auth, AuthHeader, secret_from_environment, secret_header
 from engine.providers import make_provider, provider_class
 
 
 def auth_for(job: Job, environment: Mapping[str, str] | None = None) -> tuple[Auth, ...]:
-    """The secrets of each of a job's endpoints, from the environment. Raises UsageError where one is missing."""
+    """The secrets of each of a job's endpoints or steps, from the environment.
+
+    Raises UsageError where one is missing, or would be sent wherever a row says.
+    """
+    refuse_astray(job)
     source = os.environ if environment is None else environment
     return tuple(_headers_for(one, source) for one in jobs_of(job))
+
+
+def refuse_astray(job: Job) -> None:
+    """Refuse what must not go where rows say: a secret, above all. Raises UsageError."""
+    for one in filter(has_own_origins, jobs_of(job)):
+        begins = f"The URL {(one.step.url or '')[:200]!r} takes its whole address from the row"
+        if job.endpoints:
+            raise UsageError(
+                f"{begins}, and rows are divided among endpoints: each endpoint needs an address of its own, with scheme, "
+                "host and port written out."
+            )
+        carried = [f"the header {name}, which names a secret" for name, _ in one.secret_headers]
+        carried += [f"the key in {one.api_key_env}"] if one.api_key_env else []
+        if carried:
+            raise UsageError(
+                f"{begins}, and {carried[0]}, would be sent wherever a row says. Write scheme, host and port out, or leave "
+                "the secret out. Nothing was sent."
+            )
+        if one.learn_limits:
+            raise UsageError(
+                f"{begins}, and limits cannot be learnt from replies of different hosts: give a number, or leave it out."
+            )
 
 
 def _headers_for(job: Job, environment: Mapping[str, str]) -> Auth:

@@ -30,6 +30,23 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "let rows choose where a secret goes", "keys.py", "    refuse_astray(job)\n", "",
+        "tests/unit/test_endpoints.py",
+    ),
+    Mutant(
+        "connect to whatever a name stands for", "worker/resolving.py", " if not is_off_limits(one[\"host\"])]", "]",
+        "tests/unit/worker/test_resolving.py tests/unit/worker/test_roaming.py",
+    ),
+    Mutant(
+        "take a link-local address in figures from a row", "providers/row_urls.py",
+        "    if is_off_limits(address):\n", "    if False:\n", "tests/unit/providers/test_row_urls.py",
+    ),
+    Mutant(
+        "drop an origin with a request in flight", "worker/roaming.py",
+        "        place.engaged -= 1\n        if not place.engaged:\n", "        place.engaged -= 1\n        if True:\n",
+        "tests/unit/worker/test_roaming.py",
+    ),
+    Mutant(
         "acknowledge before the commit", "coordinator/writer.py",
         "            failure = self._write([commit for commit, _ in group])\n",
         "            self._loop.call_soon_threadsafe(self._written, group)\n"

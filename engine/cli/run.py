@@ -49,7 +49,8 @@ def run_command(
     messages: Annotated[str | None, typer.Option(help="Column that holds a list of messages.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt, a template too.")] = None,
     url: Annotated[
-        str | None, typer.Option(help="Provider http: URL template; its host is fixed text.")
+        str | None,
+        typer.Option(help="Provider http: URL template; fixed host, or all of it the row's: {{ url }}."),
     ] = None,
     method: Annotated[str | None, typer.Option(help="Provider http: method.")] = None,
     header: Annotated[

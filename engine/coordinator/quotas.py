@@ -25,7 +25,9 @@ def quota_of(job: Job, auth: Auth) -> tuple[str, str, tuple[Secret, ...]]:
     that nobody shares."""
     if job.step.kind == "call":
         return f"call:{os.getpid()}", job.step.function, ()
-    return str(make_provider(job.target).origin), job.target.model, all_secrets(auth)
+    # Where rows name their hosts the limits are the step's own, whichever hosts it meets.
+    origin = str(make_provider(job.target).origin) or f"rows {job.step.url}"
+    return origin, job.target.model, all_secrets(auth)
 
 
 def limitings_of(

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from engine.config import Job
+from engine.config import Job, has_own_origins, jobs_of
 from engine.coordinator.commits import Commits, FailedRow, outcome_row
 from engine.coordinator.control import Controls
 from engine.coordinator.ended import Ended
@@ -103,7 +103,8 @@ class Session:
         )
         self._stops = Stops(job, self._loop.time())
         self._health = HealthNotes(names, note)
-        self._gates_open = [False] * len(names)
+        # The gate keeps a wrong key or address from many rows at once; where rows name their hosts there is nothing to try.
+        self._gates_open = [has_own_origins(one) for one in jobs_of(job)]
         self._paused = False
         self._said_nothing = False  # whether it was looked at if limits could be learnt
         self._stopping = False

@@ -32,6 +32,11 @@ class Target:
     stream: bool = False  # load tests: the answer is to come piece by piece
 
 
+def names_own_origins(url: str) -> bool:
+    """Whether a URL template begins with ``{{``: then scheme, host and port are each row's own, and no secret goes along."""
+    return url.lstrip().startswith("{{")
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One rendered question, before a provider makes a call of it.

@@ -19,6 +19,7 @@ SLOW_FIRST_S = 2.0  # the endpoint is not there at all: at least half of 2, 4, 8
 WAIT_MAX_S = 120.0  # a server's wait is believed up to here
 WAIT_JITTER_MAX_S = 5.0
 _DOUBLINGS_MAX = 16
+RETRIES_OF_CALLS = 0.2
 
 
 class Decision(NamedTuple):
@@ -33,13 +34,18 @@ GIVE_UP = Decision(False)
 
 
 class RetryPolicy:
-    """The decisions for one worker. ``retries``: how many attempts that count may follow the first."""
+    """The decisions for one worker. ``retries``: how many attempts that count may follow the first.
 
-    __slots__ = ("_random", "retries")
+    ``refusals_count``: whether an attempt that a rate limit refused is one of them, because nothing is known of that
+    limit and it may never let a call pass.
+    """
 
-    def __init__(self, retries: int, rng: Random) -> None:
+    __slots__ = ("_random", "_refusals_count", "retries")
+
+    def __init__(self, retries: int, rng: Random, *, refusals_count: bool = False) -> None:
         self.retries = retries
         self._random = rng.random
+        self._refusals_count = refusals_count
 
     def decide(
         self,
@@ -65,7 +71,7 @@ class RetryPolicy:
             # A connection that is closed under every request is a broken one, and broken ones count.
             rule, free = Retry.BACKOFF, False
         else:
-            free = not policy.costs_attempt
+            free = not policy.costs_attempt and not self._refusals_count
         if not free and attempt > self.retries:
             return GIVE_UP
         earlier = min(throttles if free else attempt - 1, _DOUBLINGS_MAX)
@@ -108,7 +114,9 @@ class RetryBudget:
     SECONDS = 60
     FLOOR_AT_ONCE = 3
 
-    def __init__(self, *, ratio: float = 0.2, floor_per_s: float = 10.0, share: float = 1.0) -> None:
+    def __init__(
+        self, *, ratio: float = RETRIES_OF_CALLS, floor_per_s: float = 10.0, share: float = 1.0
+    ) -> None:
         self._ratio = ratio
         self._floor_s = 1 / (floor_per_s * share)
         self._floor_at = float("-inf")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from engine.coordinator.plan import check_ca_file
 from engine.core.errors import RowError, UsageError
 from engine.core.measuring import PLAIN, STREAMED
+from engine.core.model import names_own_origins
 from engine.core.quantities import duration_s, rate_per_s
 from engine.core.thresholds import METRICS, parse_slo, parse_threshold
 from engine.credentials import Auth
@@ -138,6 +139,10 @@ def _refuse_contradictions(flags: Mapping[str, Any]) -> None:
     if url is not None and (wrong := [n for n in ("max_tokens", "temperature", "param") if flags.get(n)]):
         raise UsageError(
             f"--{wrong[0].replace('_', '-')} is for models. What a URL is sent goes into --body."
+        )
+    if url is not None and names_own_origins(url):
+        raise UsageError(
+            "A load test is of one endpoint: write scheme, host and port of its URL out. Rows may fill in the rest."
         )
     if flags.get("on_late") and flags["on_late"] not in tuple(OnLate):
         raise UsageError(f"--on-late {flags['on_late']!r} is not known. Use one of: {', '.join(OnLate)}.")

@@ -34,7 +34,10 @@ class Provider(Protocol):
 
     @property
     def origin(self) -> str:
-        """``scheme://host[:port]`` that calls go to and the only place the key may be sent to."""
+        """``scheme://host[:port]`` that calls go to and the only place the key may be sent to.
+
+        "" where each row names its own (provider http); nothing secret is sent there.
+        """
 
     def build(self, ask: Ask) -> Call:
         """The request for one ask, charged by the provider's rule. Raises RowError."""

@@ -2,21 +2,24 @@
 
 Rules of this file:
 1. Where requests go is the job's to say, never a row's: a URL that leads away from the configured origin is refused
-   here once more, whatever rendered it.
+   here once more, whatever rendered it. The exception is a template that begins with ``{{``: then each row names its own
+   page (``row_urls.py`` says which it may), and no secret goes along.
 2. There is no key of its own. Secrets in headers are added where calls are sent.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from engine.core.errors import ErrorKind, RowError, UsageError
-from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target
+from engine.core.model import Answer, Ask, Call, Charge, Failure, Reply, Target, names_own_origins
 from engine.providers.addresses import read_origin
 from engine.providers.base import Auth
 from engine.providers.errors_in_replies import failure_of
 from engine.providers.estimate import Measure, tokens_of
 from engine.providers.replies import Unreadable, bad_reply, clean, read_json
+from engine.providers.row_urls import URL_CHARS_MAX, read_row_url
 
 # The constant beginning of a URL template: nothing after host and port is looked at.
 _FRONT = re.compile(r"https?://[^/?#\s\\{}@]+(?=[/?#]|$)", re.IGNORECASE)
@@ -25,7 +28,6 @@ _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,19}")
 _CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
-URL_CHARS_MAX: Final = 64 * 1024
 
 
 class Http:
@@ -38,16 +40,8 @@ class Http:
     dialects: Mapping[str, str] = {}
 
     def __init__(self, target: Target) -> None:
-        front = _FRONT.match(target.base_url.strip())
-        try:
-            if front is None:
-                raise ValueError("scheme, host and port must be written out, and nobody named before an @")
-            self._origin, _ = read_origin(front.group())
-        except ValueError as error:
-            raise UsageError(
-                f"The URL of provider http cannot be used: {error}. Example: https://host/items/{{{{ id }}}}"
-            ) from None
-        self._front = front.group()
+        self._is_roaming = names_own_origins(target.base_url)
+        self._front, self._origin = ("", "") if self._is_roaming else _read_front(target.base_url)
         self._method = target.method.upper()
         if _METHOD.fullmatch(self._method) is None:
             raise UsageError(f"{target.method!r} is no HTTP method. Give one like GET or POST.")
@@ -56,15 +50,20 @@ class Http:
 
     @property
     def origin(self) -> str:
-        """``scheme://host[:port]`` that calls go to."""
+        """``scheme://host[:port]`` that calls go to; "" where each row names its own."""
         return self._origin
 
     def build(self, ask: Ask) -> Call:
         """The rendered request. Charged a quarter token per byte of its body. Raises RowError (bad_request)."""
         url, headers, content = ask.url, ask.headers, ask.content
-        if not url:
+        if self._is_roaming:
+            try:
+                url = read_row_url(url)
+            except ValueError as error:
+                raise RowError(ErrorKind.BAD_REQUEST, f"the row's URL cannot be used: {error}") from None
+        elif not url:
             raise RowError(ErrorKind.BAD_REQUEST, "provider http needs a rendered URL; give --url")
-        if not url.startswith(self._front) or url[len(self._front) : len(self._front) + 1] not in (
+        elif not url.startswith(self._front) or url[len(self._front) : len(self._front) + 1] not in (
             "/",
             "?",
             "#",
@@ -84,7 +83,11 @@ class Http:
     def parse(self, reply: Reply) -> Answer | Failure:
         """The reply's text, or the value at ``select`` in its JSON. Never raises."""
         if not 200 <= reply.status < 300:
-            return failure_of(reply)
+            failure = failure_of(reply)
+            if self._is_roaming and failure.kind is ErrorKind.QUOTA_EXHAUSTED:
+                # A page that wants money says nothing of an account of ours, which would end the run.
+                failure = replace(failure, kind=ErrorKind.BAD_REQUEST)
+            return failure
         if not self._select:
             return Answer(_text(reply))
         value = read_json(reply.body)
@@ -110,6 +113,20 @@ class Http:
             raise RowError(
                 ErrorKind.BAD_REQUEST, f"the row's URL leads away from {self._origin}; nothing was sent"
             )
+
+
+def _read_front(template: str) -> tuple[str, str]:
+    """The constant beginning of a URL template, and its origin. Raises UsageError."""
+    front = _FRONT.match(template.strip())
+    try:
+        if front is None:
+            raise ValueError("scheme, host and port must be written out, and nobody named before an @")
+        origin, _ = read_origin(front.group())
+    except ValueError as error:
+        raise UsageError(
+            f"The URL of provider http cannot be used: {error}. Example: https://host/items/{{{{ id }}}}"
+        ) from None
+    return front.group(), origin
 
 
 def read_path(select: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """One plain HTTP request per row: URL, headers and body are templates over the row.
 
 Rules of this file:
-1. A row never chooses where a request goes: scheme, host and port are constant text. What a row puts into
-   the URL is percent-encoded, so it can neither add a path segment nor a parameter.
+1. A row never chooses where a request goes: scheme, host and port are constant text. The exception is a template that
+   begins with ``{{``, where each row names its own page (``request_urls.py``).
 2. A JSON body is a tree that is filled in, not a text that is pasted together: a value cannot break out of
    its place. A string that is exactly one ``{{ column }}`` becomes the column's value with its JSON type;
    any other string stays a string. Keys are no templates.
@@ -11,7 +11,6 @@ Rules of this file:
 
 import re
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -21,27 +20,17 @@ from engine.core.model import Answer, Ask, Call, Failure, Reply, RowValues, Targ
 from engine.formats.rows import encode_values
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
+from engine.steps.request_urls import percent, url_template
 from engine.steps.schema import Columns
 from engine.steps.template import Template
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 
-_ORIGIN = re.compile(
-    r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?=[/?]|$)", re.IGNORECASE
-)
-_DOT_SEGMENT = re.compile(r"/(?:\.|%2[eE]){1,2}(?=/|$)")
-_NOT_PRINTABLE_ASCII = re.compile(r"[^\x21-\x7e]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SENDERS_HEADERS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"}
 )
-_URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"  # those that stay as they are in the template's own text
-
-
-def _percent(text: str) -> str:
-    return quote(text, safe="")
 
 
 class Requested:
@@ -94,7 +83,7 @@ class Request:
     def start(self, row: RowValues) -> Requested:
         """The row's request. Raises RowError (template_error) when it cannot be made of this row."""
         try:
-            url = _checked_url(self._url.render(row))
+            url = self._url.render(row)
             headers = self._ready if self._ready is not None else self._render_headers(row)
             content: bytes | None = None
             if isinstance(self._body, JsonBody):
@@ -148,33 +137,6 @@ class JsonBody:
         return b"".join(parts)
 
 
-def url_template(text: str) -> Template:
-    """The template of a URL. Raises UsageError unless scheme, host and port are constant text.
-
-    No user name or password, no other scheme than http and https, no ``.`` or ``..`` segment.
-    """
-    text = text.strip()
-    if _ORIGIN.match(text) is None:
-        raise UsageError(
-            "--url must begin with http:// or https://, a host and, if need be, a port, all written out: rows "
-            "may fill in the path and the query only, so that no row can choose where requests (and keys) go. "
-            "Example: https://host/items/{{ id }}?lang={{ lang }}"
-        )
-    if _DOT_SEGMENT.search(text.partition("?")[0]):
-        raise UsageError("--url must not have '.' or '..' as a part of its path. Write the path out.")
-    return Template(text, what="the URL", escape=_percent)
-
-
-def _checked_url(url: str) -> str:
-    if _NOT_PRINTABLE_ASCII.search(url):
-        if _CONTROL.search(url):
-            raise _failed("the URL has a line break or another control character")
-        url = quote(url, safe=_URL_CHARACTERS)
-    if "." in url and _DOT_SEGMENT.search(url.partition("?")[0]):
-        raise _failed("a value makes '.' or '..' a part of the URL's path, which would lead to another path")
-    return url
-
-
 def _header_template(name: str, value: str) -> Template:
     if _HEADER_NAME.fullmatch(name) is None:
         raise UsageError(f"{name!r} cannot be the name of a header.")
@@ -193,7 +155,7 @@ def _body_template(text: str, content_types: list[str]) -> "JsonBody | Template"
     """
     kind = content_types[0].lower() if content_types else ""
     if kind and "json" not in kind:
-        return Template(text, what="the body", escape=_percent if "x-www-form-urlencoded" in kind else None)
+        return Template(text, what="the body", escape=percent if "x-www-form-urlencoded" in kind else None)
     try:
         tree = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

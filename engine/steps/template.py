@@ -261,6 +261,19 @@ def _parse(environment: _Environment, text: str, what: str) -> tuple[nodes.Templ
     return tree, columns
 
 
+def split_after_first(text: str, *, what: str = "the URL") -> tuple[str, str]:
+    """A template that begins with an expression: that expression, and what follows it. Raises UsageError."""
+    end = 0
+    try:
+        for _, kind, piece in _Environment(None).lex(text):
+            end += len(piece)
+            if kind == "variable_end":
+                break
+    except TemplateSyntaxError as error:
+        raise _syntax_error(what, error.lineno, error.message or "it does not parse") from None
+    return text[:end], text[end:]
+
+
 def _syntax_error(what: str, line: int, said: str) -> UsageError:
     return UsageError(
         f"{_capital(what)} is no valid template, line {line}: {said.rstrip('.')}. A column whose name is no "

@@ -35,12 +35,28 @@ class Proxy(NamedTuple):
     headers: tuple[tuple[str, str], ...]
 
 
+class Shared(NamedTuple):
+    """What openers of several origins have in common. The connector is closed by whoever made it."""
+
+    context: ssl.SSLContext
+    connector: aiohttp.TCPConnector
+
+
 class Opener:
     """Opens connections to one origin. To be made on the loop."""
 
-    def __init__(self, origin: URL, *, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        origin: URL,
+        *,
+        context: ssl.SSLContext,
+        proxy: Proxy | None = None,
+        connector: aiohttp.TCPConnector | None = None,
+    ) -> None:
+        """``connector``: somebody else's, to be used and not closed; it has its own TLS context."""
         loop = asyncio.get_running_loop()
-        self._connector = aiohttp.TCPConnector(
+        self._is_ours = connector is None
+        self._connector = connector or aiohttp.TCPConnector(
             limit=0, limit_per_host=0, ttl_dns_cache=DNS_CACHE_S, ssl=context, force_close=True
         )
         # Only says where to: the connector takes host, port, TLS and proxy from it.
@@ -57,8 +73,9 @@ class Opener:
         return await self._connector.connect(self._whereto, [], _NO_TIMEOUT)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._connector.close()
+        """Close all connections, unless the connector is somebody else's."""
+        if self._is_ours:
+            await self._connector.close()
 
 
 class Channel(Protocol):
@@ -85,6 +102,11 @@ class Connections(Generic[C]):
         self._opener = opener
         self._made = made
         self._idle: deque[C] = deque()
+
+    @property
+    def idle_count(self) -> int:
+        """How many are not lent."""
+        return len(self._idle)
 
     def take(self) -> C | None:
         """An idle connection that is fit for a request, or None."""
@@ -132,6 +154,11 @@ class Pooled(Generic[C]):
 
     def __init__(self, connections: Connections[C]) -> None:
         self._connections = connections
+
+    @property
+    def idle_count(self) -> int:
+        """How many connections are open that nothing is sent on."""
+        return self._connections.idle_count
 
     def prune(self) -> None:
         """Close what has been idle for too long."""

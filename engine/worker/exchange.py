@@ -69,6 +69,10 @@ class Wire(Protocol):
     def expire(self, flight: Flight) -> None:
         """Its time is up."""
 
+    @property
+    def idle_count(self) -> int:
+        """How many connections are open that nothing is sent on."""
+
     def prune(self) -> None:
         """Close what has been idle for too long."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from engine.config import Job, rates_of
+from engine.config import Job, has_own_origins, rates_of
 from engine.core.errors import ErrorKind, RowError
 from engine.core.model import Call, Failure, Reply, Usage
 from engine.core.retry import RetryPolicy
@@ -139,7 +139,7 @@ class Executor:
         self._step = make_step(job.step.kind, job.step, job.target, provider)
         self._run_id = run_id
         self.charging = Charging(settles=provider is not None and provider.settles, rates=rates_of(job))
-        self._retry = RetryPolicy(job.retries, rng)
+        self._retry = RetryPolicy(job.retries, rng, refusals_count=has_own_origins(job))
         self._recorder = Recorder(
             batch=job.output_format == "openai-batch",
             meta=job.meta,

@@ -20,7 +20,12 @@ class BrokenReply(Exception):
     """A reply that breaks the rules of HTTP."""
 
 
+class RefusedAddress(ValueError):
+    """A name that a row gave stands for an address that is off limits."""
+
+
 _CLASSES: Final[tuple[tuple[type[Exception], ErrorKind, str], ...]] = (
+    (RefusedAddress, ErrorKind.BAD_REQUEST, "no row's request goes there, nothing was sent"),
     (aiohttp.ClientConnectorDNSError, ErrorKind.DNS, "the host name does not resolve"),
     (
         aiohttp.ClientConnectorCertificateError,

@@ -24,7 +24,7 @@ from engine.config import Limits, Timeouts
 from engine.core.errors import ErrorKind
 from engine.core.model import Call, Failure, Reply
 from engine.credentials import AuthHeader, all_secrets
-from engine.worker.connections import Opener, Proxy
+from engine.worker.connections import Opener, Proxy, Shared
 from engine.worker.exchange import Flight, OnDone, Rules, Sink
 from engine.worker.head import Heads
 from engine.worker.wires import make_wire
@@ -53,17 +53,23 @@ class Fetcher:
         trust_env: bool = False,
         wire: str = "aiohttp",
         keyed: bool = True,
+        shared: Shared | None = None,
     ) -> None:
         """To be made on the loop.
 
-        ``wire``: a name in ``engine.worker.wires.WIRES``; ``keyed``: whether requests have idempotency keys.
+        ``wire``: a name in ``engine.worker.wires.WIRES``; ``keyed``: whether requests have idempotency keys; ``shared``: a TLS
+        context and a connector of several fetchers, in place of ``ca_file`` and of one of its own.
         """
         self._loop = asyncio.get_running_loop()
         self._origin = URL(origin).origin()
         proxy = proxy_for(self._origin) if trust_env else None
-        context = ssl.create_default_context(cafile=ca_file or None)
-        rules = Rules(timeouts, limits, all_secrets(auth))
-        self._wire = make_wire(wire, Opener(self._origin, context=context, proxy=proxy), rules)
+        if shared is None:
+            opener = Opener(
+                self._origin, proxy=proxy, context=ssl.create_default_context(cafile=ca_file or None)
+            )
+        else:
+            opener = Opener(self._origin, proxy=proxy, context=shared.context, connector=shared.connector)
+        self._wire = make_wire(wire, opener, Rules(timeouts, limits, all_secrets(auth)))
         always = [(header.name, header.reveal()) for header in auth]
         forwarded = (
             proxy is not None and self._origin.scheme == "http"
@@ -89,6 +95,18 @@ class Fetcher:
     def drop_idle(self) -> None:
         """Close the connections that nothing is sent on."""
         self._wire.drop_idle()
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections are open that nothing is sent on."""
+        return self._wire.idle_count
+
+    def retire(self) -> None:
+        """Close what is idle, and end what a wire keeps running for each flight. For good: nothing is sent any more."""
+        self._wire.drop_idle()
+        for flight in self._flights:
+            if flight.task is not None:
+                flight.task.cancel()
 
     async def close(self) -> None:
         """Close all connections."""

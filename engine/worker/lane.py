@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
 
-from engine.config import Job, has_own_urls, rates_of
+from engine.config import Job, has_own_origins, has_own_urls, rates_of
 from engine.core.breaker import Breaker, State
 from engine.core.concurrency import START, START_UNDER_QUOTA, Concurrency
 from engine.core.errors import POLICY, ErrorKind, Health, RunEffect, Signal
@@ -29,9 +29,10 @@ from engine.providers.limits import LimitReader
 from engine.vocabulary import exact_measure
 from engine.wire.messages import Tally, Terms
 from engine.worker.execute import End, Executor, Later, RowRun
-from engine.worker.fetch import Fetcher
+from engine.worker.failures import SHORTAGE
 from engine.worker.observing import Observer
 from engine.worker.queues import Flow
+from engine.worker.roaming import sender_of
 from engine.worker.slots import Slots
 from engine.worker.tally import TallyBook
 
@@ -84,21 +85,14 @@ class Lane:
         self._settings = settings
         self._owner = owner
         self._has_own_urls = has_own_urls(job)
+        self.is_roaming = has_own_origins(job)  # what happens to one call says nothing about the others
         provider = make_provider(job.target)
         if job.vocabularies:
             provider.measure = exact_measure(job.target.model, job.vocabularies)
         # Idempotency keys are an endpoint's own: another one is another account, or asks in other words.
         prefix = f"{settings.run_id}.{name}" if name else settings.run_id
         self.executor = make_executor(job, provider, prefix, rng, secrets)
-        self.fetcher = Fetcher(
-            origin=provider.origin,
-            auth=auth,
-            timeouts=job.timeouts,
-            limits=job.limits,
-            ca_file=job.ca_file,
-            trust_env=job.trust_env,
-            wire=job.wire,
-        )
+        self.fetcher = sender_of(job, auth, provider.origin)
         reader = LimitReader(provider.origin, provider=job.target.provider, declares_rpm=job.rpm is not None)
         self._observer = Observer(reader, self._observed)
         self.limiter: LimiterClient | None = None
@@ -294,7 +288,7 @@ class Lane:
             charged=charge.tokens,
             estimated_in=charge.tokens_in,
         )
-        if self.limiter is not None:
+        if self.limiter is not None and not self.is_roaming:
             if failure is not None and failure.kind is ErrorKind.RATE_LIMITED:
                 self.limiter.throttled(failure.wait_s, run.generation)
             if isinstance(result, Reply):
@@ -318,6 +312,8 @@ class Lane:
     def _signal_of(self, failure: Failure | None) -> Signal:
         if failure is None:
             return Signal.NONE
+        if self.is_roaming:  # only what this machine lacks concerns them all
+            return Signal.HOLD if failure.message.startswith(SHORTAGE) else Signal.NONE
         signal = POLICY[failure.kind].signal
         if signal is Signal.PAUSE and self.limiter is None:
             return Signal.CUT  # no quota will pause: what is refused is refused for being too many
@@ -327,6 +323,8 @@ class Lane:
 
     def health_of(self, failure: Failure) -> Health:
         """What a failure says of this endpoint."""
+        if self.is_roaming:
+            return Health.WELL
         health = POLICY[failure.kind].health
         if health is Health.OUT and failure.status > 0:
             names_model = failure.kind is ErrorKind.NOT_FOUND and self._job.step.batch_lines

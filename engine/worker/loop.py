@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from engine.config import jobs_of
+from engine.config import has_own_origins, jobs_of
 from engine.core.breaker import Breaker
 from engine.core.errors import POLICY, ErrorKind, RunEffect
 from engine.core.model import Failure
-from engine.core.retry import RetryBudget
+from engine.core.retry import RETRIES_OF_CALLS, RetryBudget
 from engine.credentials import Auth, all_secrets
 from engine.handover import LimiterAddress, WorkerSettings
 from engine.wire.link import Spoke
@@ -74,7 +74,9 @@ class Worker:
         self._queues = Queues()
         self._demand = Demand()
         self._share = 0  # calls that may be engaged, over all lanes
-        self._budget = RetryBudget(share=1.0 / max(1, min(job.procs, job.in_flight)))
+        # Where rows name their hosts there is no endpoint to spare: rows of dead ones are to fail in bounded time.
+        ratio = max(1.0, job.retries) if all(map(has_own_origins, jobs_of(job))) else RETRIES_OF_CALLS
+        self._budget = RetryBudget(ratio=ratio, share=1.0 / max(1, min(job.procs, job.in_flight)))
         self._outcomes: list[OutcomeLine] = []
         self._leases: deque[int] = deque(maxlen=LEASES_KNOWN)  # the latest
         self._draining = False
@@ -262,7 +264,8 @@ class Worker:
         """A call has ended: its row has its outcome, or is sent again."""
         self._budget.on_call(now)
         if failure is not None:
-            self._heed(failure)
+            if not lane.is_roaming:
+                self._heed(failure)
             if self._router.diverts(lane, run, step, failure, now):
                 step = Later(0.0)
         if isinstance(step, OutcomeLine):

@@ -13,6 +13,7 @@ from engine.core.model import Failure, Reply
 from engine.worker.execute import RowRun
 from engine.worker.fault import die_of
 from engine.worker.fetch import Fetcher, Flight
+from engine.worker.roaming import Roaming
 
 OnLanded = Callable[[RowRun, Reply | Failure, float], None]
 
@@ -44,7 +45,7 @@ class Slot(Flight):
 class Slots:
     """As many as were ever needed at once. ``on_landed(run, result, started)``: a request has ended."""
 
-    def __init__(self, fetcher: Fetcher, on_landed: OnLanded) -> None:
+    def __init__(self, fetcher: Fetcher | Roaming, on_landed: OnLanded) -> None:
         self._fetcher = fetcher
         self._on_landed = on_landed
         self._idle: list[Slot] = []

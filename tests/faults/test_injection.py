@@ -55,7 +55,9 @@ def urls_of(second: int) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_row_never_chooses_where_its_request_goes(tmp_path: Path, scorecard: Scorecard) -> None:
+def test_a_row_never_chooses_where_its_request_goes_if_the_host_is_written_out(
+    tmp_path: Path, scorecard: Scorecard
+) -> None:
     watch = Watch(tmp_path)
     with Rogue(lambda request: reply(b'"fine"')) as first, Rogue() as second:
         values = urls_of(second.port) + list(VALUES.values())
@@ -96,7 +98,7 @@ def test_a_row_never_chooses_where_its_request_goes(tmp_path: Path, scorecard: S
 @pytest.mark.parametrize(
     "url",
     [
-        "{{ v }}", "http://{{ v }}/", "http://127.0.0.1:{{ v }}/", "http://127.0.0.1{{ v }}", "{{ v }}://127.0.0.1/",
+        "x{{ v }}", "http://{{ v }}/", "http://127.0.0.1:{{ v }}/", "http://127.0.0.1{{ v }}", "{% if v %}{{ v }}{% endif %}",
         "http://user:{{ v }}@127.0.0.1/", "http://127.0.0.1\\@{{ v }}/", "//{{ v }}/", "http://{% if v %}a{% endif %}/",
         "file:///{{ v }}", "http://127.0.0.1/../{{ v }}", "http+unix://%2Ftmp/{{ v }}", "ftp://127.0.0.1/{{ v }}",
     ],
@@ -105,6 +107,14 @@ def test_a_url_whose_host_a_row_could_choose_is_refused_before_anything_is_sent(
     tmp_path: Path, url: str
 ) -> None:
     refused(tmp_path, url=url)
+
+
+@pytest.mark.parametrize("url", ["{{ v }}", " {{ v }}/x", "{{ v }}://127.0.0.1/", "{{- row['v'] }}"])
+@pytest.mark.parametrize("secret", [{"header": ["X-Secret: ${MY_KEY}"]}, {"api_key_env": "MY_KEY"}])
+def test_a_url_that_is_the_rows_own_is_refused_where_a_secret_would_go_along(
+    tmp_path: Path, url: str, secret: dict[str, Any]
+) -> None:
+    refused(tmp_path, url=url, **secret)
 
 
 def refused(folder: Path, **flags: Any) -> None:

@@ -113,7 +113,7 @@ def _edges(world: "World") -> Iterator[tuple[str, Any]]:
     yield "engine.limiter.client.Spoke", Spoke
     yield "engine.limiter.server.Hub", Hub
     yield "engine.worker.loop.Spoke", Spoke
-    yield "engine.worker.lane.Fetcher", NearFetcher if world.shape.is_first_kind else Fetcher
+    yield "engine.worker.roaming.Fetcher", NearFetcher if world.shape.is_first_kind else Fetcher
     yield "engine.worker.lane.monotonic", now
     yield "engine.worker.slots.monotonic", now
     yield "engine.limiter.registry.born", born

@@ -36,6 +36,7 @@ HOMES = {
     "aiohttp": {
         "worker/connections.py",
         "worker/failures.py",
+        "worker/resolving.py",
         "worker/wires/aiohttp.py",
         "worker/wires/lean.py",
         "worker/wires/lean_channel.py",
@@ -75,7 +76,6 @@ MAY_ASK_THE_WALL_CLOCK = {
 }
 PRODUCED_BY_WHOLE_RUNS = ("faults", "integration")
 PRODUCED_ELSEWHERE = {
-    ErrorKind.RATE_LIMITED,  # ends no row: its tries are free and without an end; runs count it as ``throttled``
     ErrorKind.STORE_FAILURE,  # ends a run and no row, and its name is not shown: exit 5, see faults/test_disk.py
 }
 # What turns bytes into objects of whoever wrote them.

@@ -49,6 +49,26 @@ def test_a_job_without_a_table_has_one_endpoint_itself(tmp_path: Path) -> None:
     assert jobs_of(job) == (job,)
 
 
+def test_what_must_not_go_where_rows_say_is_refused(tmp_path: Path) -> None:
+    plain = {"provider": "http", "url": " {{ url }}/x"}
+    told = {"MY_KEY": "sk-canary"}
+    made = loaded(tmp_path, **plain, header=["X-A: b", "X-B: {{ c }}"], rpm=60)
+    assert made.auth == ((),)
+    for more, says in (
+        ({"header": ["X-A: b", "X-Key: Bearer ${MY_KEY}"]}, "the header X-Key, which names a secret"),
+        ({"api_key_env": "MY_KEY"}, "the key in MY_KEY"),
+        ({"rpm": "auto"}, "cannot be learnt"),
+    ):
+        for environment in (told, {}):
+            with pytest.raises(UsageError, match=says) as raised:
+                loaded(tmp_path, **plain, environment=environment, **more)
+            assert "canary" not in str(raised.value)
+    with pytest.raises(UsageError, match="each endpoint needs an address of its own"):
+        loaded(
+            tmp_path, {"name": "a", **plain}, {"name": "b", "provider": "http", "url": "http://127.0.0.1:9/"}
+        )
+
+
 def test_each_endpoint_has_its_own_key(tmp_path: Path) -> None:
     tables = [{**EAST, "api_key_env": "A"}, {**EAST, "name": "again", "api_key_env": "B"}]
     made = loaded(tmp_path, *tables, model="m", environment={"A": "key-a", "B": "key-b"})

@@ -1,13 +1,15 @@
 """Answers look-ups of one host name as a test wants; Python imports this by itself where it is on the path.
 
 ENGINE_NAMES is a folder. Its file ``mode`` says how look-ups of ``endpoint.test`` end from now on: ``ok`` (127.0.0.1),
-``nxdomain``, ``servfail``, ``timeout`` (never), or ``flap:N`` (every N-th fails). Each is noted in ``seen``, a line with its end.
+``nxdomain``, ``servfail``, ``timeout`` (never), ``flap:N`` (every N-th fails), or ``at:ADDRESS``. Each is noted in ``seen``, a
+line with its end. Where rows name their hosts a thread asks the operating system, and is told the same (but for ``flap``).
 An address is looked up anew for every connection. The engine knows nothing of it.
 """
 
 import asyncio
 import os
 import socket
+import time
 from pathlib import Path
 
 HOST = "endpoint.test"
@@ -42,7 +44,20 @@ def _arm(folder: Path) -> None:
             raise socket.gaierror(*_FAILURES[mode])
         return await usual(self, "127.0.0.1", port, **more)
 
+    directly = socket.getaddrinfo
+
+    def ask(host, port, *more, **others):
+        if host != HOST:
+            return directly(host, port, *more, **others)
+        mode, _, address = (folder / "mode").read_text().partition(":")
+        if mode == "timeout":
+            time.sleep(3600)
+        if mode in _FAILURES:
+            raise socket.gaierror(*_FAILURES[mode])
+        return directly(address or "127.0.0.1", port, *more, **others)
+
     uvloop.Loop.getaddrinfo = getaddrinfo
+    socket.getaddrinfo = ask
     aiohttp.connector._DNSCacheTable.expired = lambda self, key: True
 
 

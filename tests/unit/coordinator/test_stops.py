@@ -7,6 +7,7 @@ from engine.config import StepSettings
 from engine.coordinator.stops import Stops, message_of
 from engine.core.commit import OutcomeRow
 from engine.core.errors import ErrorKind, ExitCode
+from engine.core.model import Target
 from engine.settingtable import parse_max_failures
 from engine.wire.messages import Tally
 
@@ -57,6 +58,28 @@ def test_a_success_that_was_under_way_already_ends_a_streak_and_finishes_none_of
     later = outcome(20)._replace(latency_ms=100.0)
     assert stops.judge(later, 11.0) == [*refused, later]  # the four since then are not decided yet
     assert len(stops.give_up()) == 4
+
+
+def test_where_rows_name_their_hosts_no_host_stops_the_run_however_many_are_dead() -> None:
+    target = Target(provider="http", base_url="{{ url }}")
+    stops = Stops(job(target=target, step=StepSettings(kind="request", url="{{ url }}")), 0.0)
+    stops.unreachable("nothing there", 1.0)
+    kinds = (
+        ErrorKind.DNS,
+        ErrorKind.CONNECT_REFUSED,
+        ErrorKind.UNAUTHORISED,
+        ErrorKind.NOT_FOUND,
+        ErrorKind.TLS,
+    )
+    for row in range(50):
+        failed = outcome(row, kinds[row % 5])
+        assert stops.judge(failed, 2.0) == [failed]
+    stops.tick(10_000.0)
+    assert not stops.reason
+    written = Stops(job(), 0.0)
+    written.unreachable("nothing there", 1.0)
+    written.tick(10_000.0)
+    assert "has not answered once" in written.reason
 
 
 def test_a_late_success_does_not_finish_the_rows_that_a_stop_leaves_open() -> None:

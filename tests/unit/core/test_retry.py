@@ -94,6 +94,14 @@ def test_being_refused_for_the_rate_costs_no_attempt_and_backs_off_more_each_tim
     assert max(policy.decide(ErrorKind.RATE_LIMITED, 1, throttles=3).delay_s for _ in range(200)) > 3.0
 
 
+def test_where_nothing_is_known_of_the_limit_being_refused_for_the_rate_costs_attempts() -> None:
+    policy = RetryPolicy(2, Random(0), refusals_count=True)
+    ends = [policy.decide(ErrorKind.RATE_LIMITED, attempt, 7.0) for attempt in (1, 2, 3)]
+    assert [(one.retry, one.free) for one in ends] == [(True, False), (True, False), (False, False)]
+    assert ends[0].delay_s >= 7.0
+    assert policy.decide(ErrorKind.STALE_KEEPALIVE, 1).free
+
+
 def test_a_stale_connection_is_repeated_at_once_and_free_but_only_once() -> None:
     policy = make_policy(retries=0)
     assert policy.decide(ErrorKind.STALE_KEEPALIVE, 1) == (True, 0.0, True)

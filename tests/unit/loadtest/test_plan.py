@@ -61,6 +61,7 @@ def plan(environment: dict[str, str] | None = None, **flags: Any) -> LoadPlan:
         (URL | {"find_max": True, "burstiness": 2.0}, "--arrival gamma"),
         (URL | {"rate": "10", "wire": "fast"}, "--wire 'fast'"),
         ({"url": "ftp://127.0.0.1/", "rate": "10"}, "URL"),
+        ({"url": "{{ url }}", "rate": "10"}, "of one endpoint"),
         ({"url": "http://127.0.0.1:9/{{ id }}", "rate": "10"}, "names 'id', and there is no data"),
         (MODEL | {"prompt": "{{ text }}", "rate": "10"}, "names 'text', and there is no data"),
         ({"base_url": "http://127.0.0.1:9/v1", "prompt": "hi", "rate": "10"}, "no model"),

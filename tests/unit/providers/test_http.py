@@ -30,7 +30,16 @@ def test_the_origin_is_the_constant_beginning_of_the_template(template: str, ori
 
 @pytest.mark.parametrize(
     "template",
-    ["", "{{ url }}", "https://{{ host }}/x", "https://host{{ x }}/", "ftp://h/", "https://me:pw@h/", "h/x"],
+    [
+        "",
+        "x{{ url }}",
+        "{% if a %}http://h{% endif %}/",
+        "https://{{ host }}/x",
+        "https://host{{ x }}/",
+        "ftp://h/",
+        "https://me:pw@h/",
+        "h/x",
+    ],
 )
 def test_a_template_whose_host_is_not_written_out_is_refused(template: str) -> None:
     with pytest.raises(UsageError) as raised:
@@ -74,6 +83,37 @@ def test_a_url_that_leads_elsewhere_or_cannot_be_sent_fails_its_row(url: str) ->
     with pytest.raises(RowError) as raised:
         made().build(Ask(url=url))
     assert raised.value.kind is ErrorKind.BAD_REQUEST
+
+
+def test_a_template_that_begins_with_an_expression_has_no_origin_and_each_row_names_its_own() -> None:
+    roaming = made(base_url=" {{ url }}")
+    assert roaming.origin == ""
+    one = roaming.build(Ask(url=" HTTPS://B\u00fccher.example:443/a b?q=\u00fc#top\n"))
+    assert one.url == "https://xn--bcher-kva.example/a%20b?q=%C3%BC"
+    assert roaming.build(Ask(url="http://127.0.0.1:9")).url == "http://127.0.0.1:9/"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/x", "ftp://h/", "http://me:pw@h/", "http://[fe80::1]/", "http://169.254.0.1/"]
+)
+def test_a_row_that_names_no_page_it_may_fails_with_a_sentence_that_quotes_nothing_of_it(url: str) -> None:
+    with pytest.raises(RowError, match="the row's URL ") as raised:
+        made(base_url="{{ url }}").build(Ask(url=url))
+    assert raised.value.kind is ErrorKind.BAD_REQUEST
+    assert "pw" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(402, b""), (429, b'{"error": {"code": "insufficient_quota", "message": "no"}}')]
+)
+def test_a_page_of_a_row_that_wants_money_says_nothing_of_an_account(status: int, body: bytes) -> None:
+    for template, kind in (
+        ("{{ url }}", ErrorKind.BAD_REQUEST),
+        ("http://h/{{ x }}", ErrorKind.QUOTA_EXHAUSTED),
+    ):
+        failure = made(base_url=template).parse(Reply(status, {}, body))
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.status) == (kind, status)
 
 
 @pytest.mark.parametrize(

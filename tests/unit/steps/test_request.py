@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from engine.config import StepSettings
 from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.core.model import Target, Usage
+from engine.providers.http import Http
+from engine.providers.row_urls import read_row_url
 from engine.steps import make_step
 from engine.steps.base import Again, Done
 
@@ -32,11 +34,12 @@ def sent(provider: Any, row: dict[str, Any], **settings: Any) -> Any:
 @pytest.mark.parametrize(
     "url",
     [
-        "{{ url }}",
+        "x{{ url }}",
+        "{% set a = 1 %}{{ url }}",
+        "{{ url",
         "https://{{ host }}/x",
         "https://host{{ path }}",
         "https://host:{{ port }}/x",
-        "{{ scheme }}://host/x",
         "https://{% if a %}x{% endif %}/",
         "https://host{# #}.evil/",
         "https://user@host/",
@@ -101,6 +104,60 @@ def test_the_templates_own_text_in_a_url_is_made_ascii(provider: Any) -> None:
 def test_a_line_break_in_the_urls_own_text_fails_the_row(provider: Any) -> None:
     with pytest.raises(RowError, match="control character"):
         step(provider, url="https://host/a\r\nb").start({})
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "url"),
+    [
+        ("{{ url }}", {"url": "http://h/a b?x=1&y=%20#top"}, "http://h/a b?x=1&y=%20#top"),
+        (" {{ row['the url'] }}\n", {"the url": "http://h"}, "http://h"),
+        ("{{- url | trim -}}", {"url": " http://h "}, "http://h"),
+        (
+            "{{ base }}/items/{{ id }}",
+            {"base": "https://h:1", "id": "a/../b?c#d"},
+            "https://h:1/items/a%2F..%2Fb%3Fc%23d",
+        ),
+        ("{{ base }}&n={{ n }}", {"base": " http://h/?a=1#top ", "n": 2}, "http://h/?a=1&n=2"),
+        ("{{ '{}}' if n else url }}/x", {"n": 0, "url": "http://h"}, "http://h/x"),
+        ("{{ url }}{% if n %}/{{ n }}{% endif %}", {"n": "ü", "url": "http://h"}, "http://h/%C3%BC"),
+        ("{{ url }}", {"url": None}, ""),
+    ],
+)
+def test_an_address_of_the_rows_own_stands_as_it_is_and_what_follows_is_percent_encoded(
+    provider: Any, template: str, row: dict[str, Any], url: str
+) -> None:
+    made = step(provider, url=template)
+    made.start(row)
+    assert provider.asks[-1].url == url
+    assert made.columns == frozenset(row)
+
+
+@given(value=TEXT, tail=TEXT)
+def test_whatever_stands_in_an_address_of_a_rows_own_is_sent_in_one_form_or_fails_the_row(
+    value: str, tail: str
+) -> None:
+    made = step(Http(Target("http", "{{ u }}/{{ t }}")), url="{{ u }}/{{ t }}")
+    for front in ("", "http://", "http://host/"):
+        try:
+            url = made.start({"u": front + value, "t": tail}).call.url
+        except RowError as error:
+            assert error.kind is ErrorKind.BAD_REQUEST
+            assert (
+                front != "http://host/"
+                or not value.isascii()
+                or set(value) & set("\\\x7f")
+                or not value.isprintable()
+            )
+            continue
+        parts = urlsplit(url)
+        assert (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and not parts.fragment
+            and "@" not in parts.netloc
+        )
+        assert url.isascii() and url.isprintable() and " " not in url
+        assert read_row_url(url) == url
 
 
 @given(value=st.text())

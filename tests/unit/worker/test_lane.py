@@ -10,12 +10,13 @@ from jobs import job
 
 from engine.config import Job, StepSettings
 from engine.core.breaker import Breaker, State
-from engine.core.errors import ErrorKind, Health
-from engine.core.model import Failure, Target
+from engine.core.errors import ErrorKind, Health, Signal
+from engine.core.model import Failure, Reply, Target
 from engine.core.quota import Rates
 from engine.handover import LimiterAddress, WorkerSettings
 from engine.wire.messages import OutcomeLine, RowLine, Terms
 from engine.worker.execute import Later, RowRun
+from engine.worker.failures import SHORTAGE
 from engine.worker.lane import Lane
 
 
@@ -159,6 +160,65 @@ def test_where_each_row_has_its_own_page_a_missing_one_says_nothing_of_the_endpo
         usual, _ = made(tmp_path)
         assert usual.health_of(missing) is Health.OUT
         await usual.close()
+
+    on_loop(scene)
+
+
+def test_where_rows_name_their_hosts_no_failure_says_anything_of_the_others_but_what_this_machine_lacks(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        target = Target(provider="http", base_url="{{ text }}", method="GET")
+        own = replace(job(target=target, rpm=60), step=StepSettings(kind="request", url="{{ text }}"))
+        lane, owner = made(tmp_path, own)
+        lane.tune(8, Terms(-1, Rates(60)), 0.0)
+        assert lane.is_roaming
+        for kind in ErrorKind:
+            for status in (0, 404, 429):
+                failure = Failure(kind, "of one host", status=status)
+                assert lane.health_of(failure) is Health.WELL
+                assert lane._signal_of(failure) is Signal.NONE
+        assert lane._signal_of(Failure(ErrorKind.CONNECT_REFUSED, f"{SHORTAGE}: 24")) is Signal.HOLD
+        for row in range(12):
+            run = lane.executor.begin(1, RowLine(row, row, b'{"text": "http://127.0.0.1:9/x"}'))
+            assert isinstance(run, RowRun)
+            lane.engage(run)
+        while len(owner.ended) < 12:
+            await asyncio.sleep(0.01)
+        assert lane.breaker is not None and lane.breaker.state is State.CLOSED
+        assert lane.limit() == 8
+        await lane.close()
+
+    on_loop(scene)
+
+
+def test_a_rate_limit_of_one_rows_host_pauses_nobodys_quota_and_ends_its_row_in_bounded_time(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        told: list[object] = []
+        for url, is_roaming in (("{{ text }}", True), ("http://127.0.0.1:9/{{ text }}", False)):
+            target = Target(provider="http", base_url=url, method="GET")
+            own = replace(job(target=target, rpm=60, retries=2), step=StepSettings(kind="request", url=url))
+            lane, owner = made(tmp_path, own, breaker=False)
+            lane.use_limiter(LimiterAddress(str(tmp_path / "l"), "t"))
+            lane.tune(8, Terms(-1, Rates(60)), 0.0)
+            told.clear()
+            assert lane.limiter is not None
+            lane.limiter.throttled = lambda *what: told.append(what)  # type: ignore[method-assign]
+            lane.limiter.observed = lambda *what: bool(told.append(what))  # type: ignore[method-assign, func-returns-value]
+            run = lane.executor.begin(1, RowLine(0, 0, b'{"text": "http://127.0.0.1:9/x"}'))
+            assert isinstance(run, RowRun)
+            ends = []
+            for _ in range(6):
+                lane.engaged += 1
+                lane.in_flight += 1
+                headers = {"x-ratelimit-limit-requests": "1", "x-ratelimit-remaining-requests": "0"}
+                lane._landed(run, Reply(429, headers, b"{}"), 0.0)
+                ends.append(isinstance(owner.ended[-1][1], OutcomeLine))
+            assert bool(told) is not is_roaming
+            assert ends.index(True) == 2 if is_roaming else True not in ends
+            await lane.close()
 
     on_loop(scene)
 
