@@ -308,6 +308,24 @@ MUTANTS = (
         "go on after refused keys", "coordinator/stops.py", "            if self._streak >= STREAK:\n", "            if False:\n",
         "tests/unit/coordinator/test_stops.py",
     ),
+    Mutant(
+        "tell of a function that was given up again when it ends", "worker/threads.py",
+        "            if not work.is_over and not self._is_closed:\n", "            if not self._is_closed:\n",
+        "tests/unit/worker/test_functions.py",
+    ),
+    Mutant(
+        "let a function's SystemExit end the worker", "worker/functions.py",
+        "        except BaseException as error:  # as above\n", "        except Exception as error:  # as above\n",
+        "tests/unit/worker/test_functions.py",
+    ),
+    Mutant(
+        "leave a process that hangs alone", "worker/children.py", "            child.kill()\n            on_done, child.on_done",
+        "            on_done, child.on_done", "tests/unit/worker/test_functions.py tests/unit/worker/test_children.py",
+    ),
+    Mutant(
+        "run rows in a worker that only reads the script", "steps/functions.py", "        raise ScriptEnd\n", "        pass\n",
+        "tests/unit/steps/test_functions.py tests/unit/steps/test_finding.py",
+    ),
 )  # fmt: skip
 
 

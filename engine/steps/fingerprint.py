@@ -1,75 +1,115 @@
 """What a function is, in a few digits: the same again for the same code, other ones where its code or its data changed.
 
 Rules of this file:
-1. Where a function stands (its file, its line, the notebook's cell) does not count; what it does and closes over does.
+1. Where a function stands (its file, its line, the notebook's cell) does not count; what it does, closes over and holds does.
 2. Globals that it only refers to are not looked into: nobody could say where that ends.
+3. Everything is looked into once: data that holds itself comes to an end.
 """
 
 import functools
 from hashlib import blake2b
-from types import CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 DIGITS: Final = 12
-_LEVELS_MAX: Final = 20  # of functions within functions
+_LEVELS_MAX: Final = 50  # of what is held by what is held; deeper things count by nothing
 
 
 def fingerprint(function: Any) -> str:
     """``DIGITS`` hexadecimal digits. Never raises: what cannot be looked into counts by its type alone."""
-    parts: list[str] = []
-    _look(function, parts, 0)
-    return blake2b("\x00".join(parts).encode("utf-8", "replace")).hexdigest()[:DIGITS]
+    look = _Look()
+    try:
+        look.at(function, 0)
+    except Exception:  # an object may raise anything when it is looked at; what was seen until then counts
+        look.at(type(function), 0)
+    return look.digest.hexdigest()[:DIGITS]
 
 
-def _look(value: Any, parts: list[str], level: int) -> None:
-    if level > _LEVELS_MAX:
-        return
-    if isinstance(value, FunctionType):
-        _look_at_code(value.__code__, parts, level)
-        for cell in value.__closure__ or ():
-            try:
-                _look(cell.cell_contents, parts, level + 1)
-            except ValueError:  # not filled yet: a function that refers to itself
-                parts.append("empty")
-        _look((value.__defaults__, value.__kwdefaults__), parts, level + 1)
-    elif isinstance(value, MethodType):
-        _look(value.__func__, parts, level + 1)
-        _look(value.__self__, parts, level + 1)
-    elif isinstance(value, functools.partial):
-        _look((value.func, value.args, value.keywords), parts, level + 1)
-    elif isinstance(value, tuple | list):
-        parts.append(f"{type(value).__name__} {len(value)}")
-        for item in value:
-            _look(item, parts, level + 1)
-    elif isinstance(value, dict):
-        parts.append(f"dict {len(value)}")
-        for name, item in value.items():
-            parts.append(str(name))
-            _look(item, parts, level + 1)
-    elif value is None or isinstance(value, str | bytes | int | float | complex):
-        parts.append(repr(value))
-    else:
-        _look_at_object(value, parts, level)
+class _Look:
+    """One look at a function and what belongs to it."""
 
+    def __init__(self) -> None:
+        self.digest = blake2b()
+        self._seen: dict[int, Any] = {}  # kept, so that no other thing gets the number
 
-def _look_at_code(code: CodeType, parts: list[str], level: int) -> None:
-    parts += [code.co_code.hex(), *code.co_names, *code.co_varnames]
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            _look_at_code(constant, parts, level + 1)
-        elif isinstance(constant, frozenset):  # its order is not the same in every process
-            parts += sorted(map(repr, constant))
+    def _note(self, *parts: object) -> None:
+        for part in parts:
+            data = part if isinstance(part, bytes) else str(part).encode("utf-8", "replace")
+            self.digest.update(b"%d:" % len(data))
+            self.digest.update(data)
+
+    def at(self, value: Any, level: int) -> None:
+        """Take a thing and what it holds into account."""
+        if value is None or isinstance(value, bool | int | float | complex | str):
+            self._note(type(value).__name__, repr(value))
+        elif isinstance(value, bytes | bytearray):
+            self._note("bytes", bytes(value))
+        elif isinstance(value, type | ModuleType | BuiltinFunctionType):
+            self._note(getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__))
+        elif id(value) in self._seen or level > _LEVELS_MAX:
+            self._note("again")
         else:
-            parts.append(repr(constant))
+            self._seen[id(value)] = value
+            self._inside(value, level + 1)
 
+    def _inside(self, value: Any, level: int) -> None:
+        if isinstance(value, FunctionType):
+            self._function(value, level)
+        elif isinstance(value, MethodType):
+            self._all("method", (value.__func__, value.__self__), level)
+        elif isinstance(value, functools.partial):
+            self._all("partial", (value.func, value.args, value.keywords), level)
+        elif isinstance(value, tuple | list):
+            self._all(type(value).__name__, value, level)
+        elif isinstance(value, dict):
+            self._all("dict", [part for item in list(value.items()) for part in item], level)
+        elif isinstance(value, set | frozenset):
+            self._note("set", *sorted(self._apart(one, level) for one in value))  # in an order of our own
+        else:
+            self._object(value, level)
 
-def _look_at_object(value: Any, parts: list[str], level: int) -> None:
-    """An instance: its class's call, and what it holds."""
-    kind = value if isinstance(value, type) else type(value)
-    parts.append(f"{kind.__module__}.{kind.__qualname__} {getattr(value, '__qualname__', '')}")
-    called = kind.__dict__.get("__call__")
-    if isinstance(called, FunctionType):
-        _look(called, parts, level + 1)
-    held = getattr(value, "__dict__", None)
-    if type(held) is dict:
-        _look(held, parts, level + 1)
+    def _apart(self, value: Any, level: int) -> str:
+        look = _Look()
+        look._seen = self._seen
+        look.at(value, level)
+        return look.digest.hexdigest()
+
+    def _all(self, kind: str, values: Any, level: int) -> None:
+        self._note(kind, len(values))
+        for value in values:
+            self.at(value, level)
+
+    def _function(self, function: FunctionType, level: int) -> None:
+        self._code(function.__code__, level)
+        for cell in function.__closure__ or ():
+            try:
+                self.at(cell.cell_contents, level)
+            except ValueError:  # not filled yet
+                self._note("empty")
+        self.at(function.__defaults__, level)
+        self.at(function.__kwdefaults__, level)
+
+    def _code(self, code: CodeType, level: int) -> None:
+        self._note("code", code.co_code, *code.co_names, *code.co_varnames)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                self._code(constant, level)
+            else:
+                self.at(constant, level)
+
+    def _object(self, value: Any, level: int) -> None:
+        """An instance: its class, what that does when it is called, and what it is made of."""
+        kind = type(value)
+        self._note("object", kind.__module__, kind.__qualname__)
+        called = kind.__dict__.get("__call__")
+        if isinstance(called, FunctionType):
+            self.at(called, level)
+        try:
+            made_of = value.__reduce_ex__(2)  # what it would be copied by
+        except Exception:
+            return
+        if isinstance(made_of, tuple):
+            for part in made_of[1:3]:  # arguments and state
+                self.at(part, level)
+            for more in made_of[3:5]:  # items of lists and dicts
+                self.at(None if more is None else list(more), level)

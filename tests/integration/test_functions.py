@@ -152,10 +152,10 @@ def test_pages_are_fetched_made_text_of_and_summarised(tmp_path: Path) -> None:
     try:
         assert server.stdout is not None
         address = server.stdout.readline().strip()
-        job = (example / "job.toml").read_text().replace("http://127.0.0.1:8765", address)
-        (tmp_path / "job.toml").write_text(job)
+        pages = (example / "pages.jsonl").read_text().replace("http://127.0.0.1:8765", address)
+        (tmp_path / "pages.jsonl").write_text(pages)
         started = Run(
-            "run", str(example / "pages.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--job", str(tmp_path / "job.toml"),
+            "run", str(tmp_path / "pages.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--job", str(example / "job.toml"),
             "--procs", "2", "--json", "--no-progress",
         )  # fmt: skip
         summary = started.summary()
@@ -165,7 +165,7 @@ def test_pages_are_fetched_made_text_of_and_summarised(tmp_path: Path) -> None:
         if server.stdout is not None:
             server.stdout.close()
     assert (summary["ok"], summary["failed"]) == (6, 0), started.err
-    records = {record["page"]: record for record in read_rows(tmp_path / "out.jsonl")}
+    records = {record["url"].rpartition("/")[2]: record for record in read_rows(tmp_path / "out.jsonl")}
     assert all("html" not in record and record["summary"] for record in records.values())
     text = records["kettle.html"]["text"]
     assert text.startswith("# Harbour kettle") and "[the manual](/manuals/harbour.pdf)" in text

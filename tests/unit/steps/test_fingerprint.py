@@ -3,6 +3,11 @@
 import functools
 import subprocess
 import sys
+from array import array
+from collections import OrderedDict
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from engine.steps.fingerprint import DIGITS, fingerprint
@@ -55,6 +60,36 @@ class Loop:
         self.me = self
 
 
+class Slots:
+    """An object without a dict."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: int) -> None:
+        self.held = held
+
+
+class Odd:
+    """An object that is among its own, and does not like to be copied."""
+
+    def __init__(self) -> None:
+        self.peers = {self}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RuntimeError
+
+
+class Peer:
+    """An object that is among its own."""
+
+    def __init__(self) -> None:
+        self.peers = {self, 1, 2}
+
+
+TANGLED: list[Any] = []
+TANGLED += [TANGLED, [TANGLED, TANGLED], TANGLED]
+
+
 def test_what_a_function_does_closes_over_or_holds_makes_another_one() -> None:
     functions = [
         adding(1),
@@ -73,6 +108,25 @@ def test_what_a_function_does_closes_over_or_holds_makes_another_one() -> None:
         len,
         print,
         Loop(),
+        adding(Path("a")),
+        adding(Path("b")),
+        adding(Decimal(1)),
+        adding(Decimal(2)),
+        adding(date(2024, 1, 1)),
+        adding(date(2024, 1, 2)),
+        adding({1, 2}),
+        adding({1, 3}),
+        adding(OrderedDict(a=1)),
+        adding(OrderedDict(a=2)),
+        adding(array("d", [1.0])),
+        adding(array("d", [2.0])),
+        adding(Slots(1)),
+        adding(Slots(2)),
+        adding(b"x" * 1_000_000),
+        adding(b"y" * 1_000_000),
+        adding(TANGLED),
+        adding(Odd()),
+        adding(Peer()),
     ]
     assert len({fingerprint(function) for function in functions}) == len(functions)
     assert fingerprint(adding(1)) == fingerprint(adding(1))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from elsewhere import told
 
@@ -287,11 +288,13 @@ def test_a_process_that_dies_or_hangs_costs_its_own_row_only(folder: str) -> Non
         assert first == "the function's process ended with exit code 7 while it ran"
         assert second[0] == 2
         await asyncio.sleep(0.05)
+        (hanging,) = psutil.Process().children()
         calls.functions.sweep(asyncio.get_running_loop().time() + 6.0)
         _, _, third, fourth = await calls.until(4)
         assert third == "the function took longer than 5 s; its process was ended"
         assert fourth[0] == 4
         await calls.functions.close()
+        assert not hanging.is_running()
 
     on_loop(scene)
 
