@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, Unpack
 
 from engine.api.functions import settled
 from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
-from engine.api.results import Reader, Result, RowFailed, RunStopped
+from engine.api.results import Result, RowFailed, RunStopped, reader_of
 from engine.api.running import Running
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
@@ -187,15 +187,16 @@ class Pool:
                 self._end(running)
 
     def _read(self, running: Running, records: Iterable[tuple[int, bytes]]) -> Iterator[Result]:
-        reader = Reader(running.answers, as_dict=self.gives_dicts)
+        read = reader_of(running.answers, self.gives_dicts).read
+        take, traceback_of = running.source.take, running.tracebacks.of
         for number, record in records:
-            row = running.source.take(number)
-            result = reader.read(number, record, row, running.tracebacks.of)
-            if result.ok:
+            row = take(number)
+            result = read(number, record, row, traceback_of)
+            if self._failed:
                 self._failed.pop(number, None)
-            elif not self._given.can_be_read_again:
+            if result.status != "ok" and not self._given.can_be_read_again:
                 self._failed[number] = row
-            if not result.ok and self._raises:
+            if self._raises and not result.ok:
                 raise RowFailed(result)
             yield result
 

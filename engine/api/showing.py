@@ -7,6 +7,7 @@ Rules of this file:
 import logging
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from engine.observe.progress import LiveView, PlainLines, Progress
 from engine.observe.snapshot import Snapshot
@@ -33,7 +34,9 @@ def way_of_showing(progress: bool | None) -> Callable[[], Progress]:
     """What makes the view: ``progress`` True for one in any case, False for none, None for one where it redraws."""
     if progress is False:
         return Logged
-    if sys.stderr is not None and (sys.stderr.isatty() or in_notebook()):
+    if in_notebook():
+        return LiveView if find_spec("ipywidgets") else PlainLines  # without it rich cannot redraw there
+    if sys.stderr is not None and sys.stderr.isatty():
         return LiveView
     return PlainLines if progress else Logged
 

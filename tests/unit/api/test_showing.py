@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from engine.api import showing
 from engine.api.showing import Logged, in_notebook, way_of_showing
 from engine.observe.progress import LiveView, PlainLines
 
@@ -34,7 +35,10 @@ def test_a_notebook_shows_progress_by_itself(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "IPython", shell)
     assert not in_notebook()
     shell.get_ipython = ZMQInteractiveShell
-    assert in_notebook() and way_of_showing(None) is LiveView
+    for has_widgets, way in ((True, LiveView), (False, PlainLines)):
+        monkeypatch.setattr(showing, "find_spec", lambda name, found=has_widgets: found)
+        assert in_notebook() and way_of_showing(None) is way
+    assert way_of_showing(False) is Logged
 
 
 def test_notes_are_logged_where_nothing_is_shown(caplog: pytest.LogCaptureFixture) -> None:
