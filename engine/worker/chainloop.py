@@ -101,9 +101,13 @@ class ChainWorker(Worker):
 
     def _may_begin(self) -> bool:
         """Whether a row more would find its way: no step has a batch of calls waiting already."""
-        return all(
-            len(waiting) < lane.flow.batch for waiting, lane in zip(self._waiting, self._lanes, strict=True)
-        ) and any(lane.has_room() for lane in self._lanes)
+        has_room = False
+        for place in self._backwards:
+            lane = self._lanes[place]
+            if len(self._waiting[place]) >= lane.flow.batch:
+                return False
+            has_room = has_room or lane.has_room()
+        return has_room
 
     def _begin_row(self, lease: int, line: RowLine) -> None:
         self._go_on(*self._chains.begin(lease, line, self._done.pop(line.row, ())))

@@ -110,6 +110,7 @@ class Chains:
             batch=False, meta=job.meta, error_chars_max=job.limits.error_chars_max, answers=answers
         )
         self._nothing: Fields = dict.fromkeys(answers)
+        self._kept = [place for place, stage in enumerate(self.chain.stages) if stage.keep]
         # A function that is all there is costs nothing to call again, and its result is the row's outcome.
         self._is_one_call = len(self.chain.stages) == 1 and self.chain.stages[0].is_call
 
@@ -232,10 +233,10 @@ class Chains:
         )
 
     def _outcome(self, chain: RowChain, failure: Failure | None, step: str | None) -> OutcomeLine:
-        fields = dict(self._nothing)
-        for place in sorted(chain.results):
-            if self.chain.stages[place].keep:
-                fields.update(chain.results[place])
+        fields, results = self._nothing.copy(), chain.results
+        for place in self._kept:
+            if place in results:
+                fields.update(results[place])
         meta: dict[str, Any] = {
             "attempts": chain.sent, "latency_ms": chain.latency_ms, "tokens_in": chain.tokens_in,
             "tokens_out": chain.tokens_out, "model": chain.model,
