@@ -12,6 +12,7 @@ from engine.core.model import Target, names_own_origins
 from engine.core.quota import Rates
 
 WIRES = ("aiohttp", "lean")  # their files are the worker's
+GATE = 16  # requests in flight to an endpoint before its first success
 CALL = Target(provider="call")  # of steps that send nothing
 
 
@@ -118,6 +119,7 @@ class Job:
     share: float = 1.0  # the weight of this run's part where several share a quota
     limiter_dir: str = ""  # where the limiters of this machine are found; "" for the usual folder
     in_flight: int = 512  # total over all workers, at most
+    gate: int = GATE
     in_flight_auto: bool = False  # begin with few, and find by trying how many the endpoint takes
     retries: int = 5
     max_failures: str = ""  # "", "N" or "P%"

@@ -300,7 +300,7 @@ MUTANTS = (
         "tests/unit/core/test_breaker.py tests/property/test_breaker_machine.py",
     ),
     Mutant(
-        "more than sixteen calls before the first answer", "coordinator/supervise.py",
+        "more than sixteen calls before the first answer", "config.py",
         "GATE = 16  #", "GATE = 9999  #",
         "tests/unit/coordinator/test_supervise.py",
     ),

@@ -24,11 +24,13 @@ from engine.api.results import Result, RowFailed, RunStopped, reader_of
 from engine.api.running import Running
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
+from engine.config import GATE
 from engine.core.errors import UsageError
 from engine.rows import PartSource, RowsFailed, RowsSource
 from engine.steps.functions import begin_run
 from engine.store import Store
 
+GATE_ASKED_MAX = 128  # calls under way before the first answer, where so many were asked for at once
 AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice the calls in flight
 
 
@@ -77,6 +79,10 @@ class Pool:
             told.setdefault("durability", "os")  # nothing of it is to outlive this process
         loaded = job_of(self._steps, {**told, "state": None if state is None else str(state)})
         self._job, self._auth = loaded.job, loaded.auth
+        if isinstance(
+            max_flows, int
+        ):  # said by a program: its answers are not to be waited for in small groups
+            self._job = replace(self._job, gate=max(GATE, min(max_flows, GATE_ASKED_MAX)))
         self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
         self._temporary: Callable[[], object] | None = None
         if state is None:

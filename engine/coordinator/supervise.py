@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config import Job
+from engine.config import GATE, Job
 from engine.coordinator.limiting import Limiting
 from engine.core.errors import UsageError
 from engine.credentials import Auth
@@ -32,8 +32,6 @@ SILENT_S = 20.0  # a worker that says nothing for so long is killed, and its row
 START_MAX_S = 60.0  # a worker that has not said hello by then hangs
 STAGGER_S = 0.4  # between two starts, unless the one before said hello
 GUARD_S = 0.5
-GATE = 16  # requests in flight before the first success
-GATE_ASKED_MAX = 128  # where a number in flight was asked for
 
 
 @dataclass(slots=True)
@@ -92,7 +90,7 @@ class Supervisor:
         self._quotas = list(dict.fromkeys(limitings))  # steps may share one
         self.children = [
             Child(slot, share, gate)
-            for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs, gate_of(job)))
+            for slot, (share, gate) in enumerate(shares(job.in_flight, job.procs, job.gate))
         ]
         self._stopping = False
         self.hopeless = ""  # why the run should give up on its children, one sentence
@@ -260,15 +258,6 @@ def backoff_s(failures: int) -> float:
     [0.1, 0.2, 0.4, 5.0]
     """
     return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 30))
-
-
-def gate_of(job: Job) -> int:
-    """How many requests may be in flight before one was answered well.
-
-    Few, so that a wrong key or model costs little; more where somebody has said how many they want at once: answers
-    that take seconds are not to be waited for one small group after the other.
-    """
-    return GATE if job.in_flight_auto else max(GATE, min(job.in_flight, GATE_ASKED_MAX))
 
 
 def shares(in_flight: int, procs: int, gate: int = GATE) -> list[tuple[int, int]]:

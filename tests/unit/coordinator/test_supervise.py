@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jobs import job
 
 from engine.coordinator import supervise
-from engine.coordinator.supervise import Child, Supervisor, backoff_s, gate_of, shares
+from engine.coordinator.supervise import Child, Supervisor, backoff_s, shares
 from engine.core.errors import UsageError
 
 
@@ -254,9 +254,3 @@ def test_the_shares_of_all_workers_add_up_to_the_limit_and_nobody_has_none(
 def test_before_the_first_answer_sixteen_calls_may_be_under_way() -> None:
     for procs in (1, 7, 16, 40):
         assert sum(gate for _, gate in shares(4096, procs)) == 16
-
-
-def test_before_the_first_answer_as_many_calls_may_be_under_way_as_were_asked_for_within_reason() -> None:
-    asked = {number: gate_of(job(in_flight=number)) for number in (1, 16, 100, 128, 500)}
-    assert asked == {1: 16, 16: 16, 100: 100, 128: 128, 500: 128}
-    assert gate_of(job(in_flight=100, in_flight_auto=True)) == 16
