@@ -151,3 +151,20 @@ def test_a_scripts_functions_are_found_without_a_guard_and_it_runs_once(tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["[22, 24]", "[-22]", "the end"]
+
+
+def test_two_hundred_sources_are_fetched_and_summed_up_in_the_time_that_their_flows_allow() -> None:
+    """Two calls of a second each, twenty at once: 20 s, where one after the other takes 400."""
+    with MockProcess(MockSettings(latency="1s")) as mock:
+        chain = Chain(
+            [
+                request(f"{mock.origin}/plain?n={{{{ n }}}}", name="page", keep=False),
+                ask("Sum up: {{ page }}", name="summary"),
+            ]
+        )
+        rows = [{"n": number} for number in range(200)]
+        with Pool(chain, rows, model="mock", base_url=mock.base_url, max_flows=20, procs=2) as pool:
+            results = pool.run()
+        stats = mock.stats()
+    assert all(result.ok for result in results) and stats["ok"] == 400
+    assert 19.0 <= stats["last_s"] - stats["first_s"] + 1.0 < 24.0
