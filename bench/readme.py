@@ -164,6 +164,24 @@ def faults() -> str:
     return f"{markdown(header, rows)}\n\n{said}"
 
 
+def api() -> str:
+    """What a program pays."""
+    found = results("api")
+    middle = {name: sorted(values)[len(values) // 2] for name, values in found["cpu_us_per_row"].items()}
+    speeds = sorted(found["map_rows_per_s"])
+    rows: list[list[object]] = [
+        ["`engine run`, two workers", f"{middle['command line']:.0f} µs of CPU per row", ""],
+        ["`Pool` of one `ask`", f"{middle['pool']:.0f} µs", f"{found['pool_over_command_line']:.2f} times the command"],
+        [
+            "`Chain` of three",
+            f"{middle['chain of three']:.0f} µs",
+            f"{found['chain_over_three_pools']:.2f} times three pools",
+        ],
+        ["`engine.map`, a sleep of 100 ms, 4,000 flows", f"{speeds[len(speeds) // 2]:,.0f} rows/s", ""],
+    ]
+    return markdown(["on two cores", "measured", "beside"], rows)
+
+
 PARTS = {
     "ceiling": ceiling,
     "quota": quota,
@@ -174,6 +192,7 @@ PARTS = {
     "memory": memory,
     "mock": mock,
     "load": load,
+    "api": api,
     "faults": faults,
 }
 
