@@ -16,9 +16,10 @@ from engine.coordinator.stepbook import Then
 from engine.coordinator.supervise import Child
 from engine.core.ledger import Ledger, LedgerRow
 from engine.wire.link import Hub
-from engine.wire.messages import Lease, RowLine, StepLine
+from engine.wire.messages import Finished, Lease, RowLine, StepLine
 
 BACKLOG_ROWS = 1024  # read ahead of what is leased, at least
+STEP_BYTES_MAX = 32 * 1024 * 1024  # of finished steps in one message
 BACKLOG_BYTES = 32 * 1024 * 1024
 WRITER_ROWS_MAX = 20_000  # committed no faster than so many rows behind: leasing waits for the disk
 
@@ -109,6 +110,10 @@ class Leasing:
             # The worker may have died meanwhile: its rows are waiting again under another lease.
             if child.key != key or child.process is None:
                 return
+            *ahead, done = _parts(done)
+            if not all(self._hub.send(peer, Finished(steps=part)) for part in ahead):
+                self.released(child, numbers)
+                return
             message = Lease(lease=lease, rows=lines, done=done)
             # The drain began while this was being written, or the worker's queue is full or gone: either way the
             # rows were never handed out.
@@ -124,3 +129,16 @@ class Leasing:
         if self._ledger.waiting_count < low and self._ledger.waiting_bytes < BACKLOG_BYTES:
             self._reading += 1
             self._feed.more()
+
+
+def _parts(steps: list[StepLine]) -> list[list[StepLine]]:
+    """The same, in order, in as many parts as it takes for each to be small enough for a message; at least one."""
+    parts: list[list[StepLine]] = [[]]
+    size = 0
+    for step in steps:
+        if parts[-1] and size + len(step.data) > STEP_BYTES_MAX:
+            parts.append([])
+            size = 0
+        parts[-1].append(step)
+        size += len(step.data)
+    return parts

@@ -217,7 +217,7 @@ class Session:
             child.drained = True
             self._check_over()
         elif isinstance(message, Event):
-            self._stops.unreachable(message.message, self._loop.time())
+            self._stops.unreachable(message.message, self._loop.time(), message.endpoint)
 
     def _hello(self, peer: bytes, message: Hello) -> None:
         child = next((one for one in self.supervisor.children if one.slot == message.slot), None)
@@ -239,7 +239,7 @@ class Session:
         child.starved_s = max((one.starved_s for one in tallies), default=0.0)
         for endpoint, tally in enumerate(tallies[: len(self._gates_open)]):
             self.metrics.heard(endpoint, child.slot, tally, now)
-            self._stops.heard(tally, now)
+            self._stops.heard(tally, now, endpoint)
             self._health.heard(endpoint, child.slot, tally.trouble, now)
             if tally.ok_replies and not self._gates_open[endpoint]:
                 self._gates_open[endpoint] = True

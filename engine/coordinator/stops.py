@@ -24,6 +24,7 @@ from engine.settingtable import parse_max_failures
 from engine.wire.messages import Tally
 
 HEARD_LATE_S = 0.3  # outcomes gather in their worker, and wait here while there is much to do
+STILL_TRIED_S = 180.0  # a step that few rows come to is not given up for having nothing to do; longer than any retry waits
 FAILURES_MIN = 20  # rows finished before a percentage of failures means anything
 
 
@@ -34,11 +35,9 @@ class Stops:
         self.reason = ""
         self.exit_code = ExitCode.OK
         self._started = now
-        self._last_success = now
-        self._first_sent: float | None = None
-        self._answered = False
         self._paused = False
-        self._unreachable = ""
+        # Of each step; the endpoints of one step speak for each other.
+        self._places = [_Place(name, now) for name in (job.places if job.steps else ("",))]
         self._held: list[tuple[OutcomeRow, float]] = []  # since when
         self._streak = 0  # of those, the ones in a row
         self._finished = 0
@@ -86,20 +85,26 @@ class Stops:
         released, self._held = [held for held, _ in self._held], []
         return released
 
-    def heard(self, tally: Tally, now: float) -> None:
-        """A worker's counts."""
-        if tally.requests and self._first_sent is None:
-            self._first_sent = now
+    def heard(self, tally: Tally, now: float, place: int = 0) -> None:
+        """A worker's counts at one endpoint, or in one step."""
+        stands = self._place(place)
+        if tally.requests:
+            stands.first_sent = now if stands.first_sent is None else stands.first_sent
+            stands.last_sent = now
         if tally.replies:
-            self._answered = True
+            stands.answered = True
         if tally.ok_replies:
-            self._last_success = now
+            stands.last_success = now
 
-    def unreachable(self, message: str, now: float) -> None:
-        """A worker could not reach the endpoint at all."""
-        if self._first_sent is None:
-            self._first_sent = now
-        self._unreachable = message
+    def unreachable(self, message: str, now: float, place: int = 0) -> None:
+        """A worker could not reach an endpoint at all."""
+        stands = self._place(place)
+        stands.first_sent = now if stands.first_sent is None else stands.first_sent
+        stands.last_sent = now
+        stands.unreachable = message
+
+    def _place(self, place: int) -> "_Place":
+        return self._places[place] if self._has_steps else self._places[0]
 
     def paused(self, is_paused: bool) -> None:
         """``engine ctl`` paused the run, or let it go on: no success is expected meanwhile."""
@@ -109,17 +114,25 @@ class Stops:
         """Time passes. ``is_idle``: no worker holds a row, so no success is to be expected."""
         if self.reason or self._own_origins:
             return  # of hosts that rows name none speaks for the others, and each row ends in bounded time
-        if is_idle or self._paused:
-            self._last_success = now
-        first = self._first_sent
-        if not self._answered and self._unreachable and first is not None and now - first > NEVER_ANSWERED_S:
+        for stands in self._places:
+            if is_idle or self._paused:
+                stands.last_success = now
+            self._look_at(stands, now)
+
+    def _look_at(self, stands: "_Place", now: float) -> None:
+        first, which = stands.first_sent, f"step {stands.name}: " if stands.name else ""
+        if first is None or self.reason:
+            return
+        if not stands.answered and stands.unreachable and now - first > NEVER_ANSWERED_S:
             self._end(
-                f"the endpoint has not answered once in {NEVER_ANSWERED_S:g} s: {self._unreachable}. No row was "
+                f"{which}the endpoint has not answered once in {NEVER_ANSWERED_S:g} s: {stands.unreachable}. No row was "
                 "finished by this; check the address and give the same command again",
             )
-        elif first is not None and now - max(self._last_success, first) > NO_SUCCESS_S:
+        elif now - max(stands.last_success, first) > NO_SUCCESS_S and (
+            not self._has_steps or now - stands.last_sent < STILL_TRIED_S
+        ):
             self._end(
-                f"no request has succeeded for {NO_SUCCESS_S / 60:g} minutes; rows that are open stay open, give "
+                f"{which}no request has succeeded for {NO_SUCCESS_S / 60:g} minutes; rows that are open stay open, give "
                 "the same command again when the endpoint is well",
             )
 
@@ -144,6 +157,18 @@ class Stops:
 
     def _end(self, reason: str) -> None:
         self.reason, self.exit_code = reason, ExitCode.STOPPED
+
+
+class _Place:
+    """How a step stands, or all endpoints of a job together."""
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        self.last_success = now
+        self.first_sent: float | None = None
+        self.last_sent = now
+        self.answered = False
+        self.unreachable = ""
 
 
 def message_of(record: bytes) -> str:

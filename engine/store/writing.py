@@ -51,6 +51,11 @@ def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
                 for row, step, ok, data, attempts, tokens_in, tokens_out in steps
             ],
         )
+        # Counted with the step, and not once more with its row: a step that is done serves its row several times.
+        sums = [
+            sum(max(0, value) for value in column) for column in zip(*(one[4:] for one in steps), strict=True)
+        ]
+        writer.execute(ADD_TO_TALLY, ("", 0, *sums))
 
 
 def read_steps(reader: sqlite3.Connection, first: int, last: int, folder: Path) -> Iterator[StepRow]:

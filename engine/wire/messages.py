@@ -144,6 +144,12 @@ class Lease(Message, frozen=True):
     done: Sequence[StepLine] = ()  # what was finished of them before, in a job of several steps
 
 
+class Finished(Message, frozen=True):
+    """Coordinator to worker: finished steps of rows of the next lease, which are too large for one message with it."""
+
+    steps: list[StepLine]
+
+
 class Tally(NamedTuple):
     """What a worker did at one endpoint since its last tally; all of them are added up by the coordinator."""
 
@@ -218,6 +224,7 @@ class Event(Message, frozen=True):
     kind: str
     message: str
     status: int
+    endpoint: int = 0  # or step: its place in the job
 
 
 class UseLimiter(Message, frozen=True):
@@ -266,6 +273,7 @@ TAGS: dict[int, type[Message]] = {
     14: Control,
     15: Controlled,
     16: UseLimiter,
+    17: Finished,
     20: Join,
     21: Joined,
     22: Need,

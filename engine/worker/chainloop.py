@@ -10,14 +10,14 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 from engine.config import jobs_of
 from engine.core.errors import POLICY
 from engine.core.model import Failure
 from engine.credentials import Auth, all_secrets
 from engine.handover import WorkerSettings
-from engine.wire.messages import Lease, OutcomeLine, Released, RowLine, StepLine
+from engine.wire.messages import Finished, Lease, Message, OutcomeLine, Released, RowLine, StepLine
 from engine.worker.call_lane import CallLane
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
@@ -25,6 +25,10 @@ from engine.worker.fault import die_of
 from engine.worker.home import settle_in
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
+
+TELL_BYTES: Final = (
+    8 * 1024 * 1024
+)  # of results are told at once: a message has a cap, and a death would cost them
 
 
 class ChainWorker(Worker):
@@ -38,6 +42,7 @@ class ChainWorker(Worker):
         self._chains = Chains(settings.job, [one for one in executors if isinstance(one, StepExecutor)])
         self._waiting: list[deque[RowRun]] = [deque() for _ in self._lanes]  # ready to be engaged, by step
         self._will_pump = False
+        self._untold_bytes = 0  # of outcomes
         self._done: dict[int, list[StepLine]] = {}  # of fresh rows, what was finished before
         self._backwards = range(len(self._lanes) - 1, -1, -1)
         waits = self._chains.chain.shape.waits
@@ -66,6 +71,12 @@ class ChainWorker(Worker):
         return lanes
 
     # --- rows in ------------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Finished):
+            for step in message.steps:
+                self._done.setdefault(step.row, []).append(step)
+        super()._on_message(message)
 
     def _leased(self, message: Lease) -> None:
         for step in message.done:
@@ -101,6 +112,9 @@ class ChainWorker(Worker):
 
     def _may_begin(self) -> bool:
         """Whether a row more would find its way: no step has a batch of calls waiting already."""
+        # A row whose call waits for a retry holds no room, and holds what it has come to: of those there is an end.
+        if len(self._chains.open) >= 2 * self._share + self._lanes[self._first[0]].flow.batch:
+            return False
         has_room = False
         for place in self._backwards:
             lane = self._lanes[place]
@@ -117,6 +131,9 @@ class ChainWorker(Worker):
             self._waiting[run.lane].append(run)
         if outcome is not None:
             self._outcomes.append(outcome)
+            self._untold_bytes += len(outcome.record)
+        if self._untold_bytes + self._chains.line_bytes > TELL_BYTES:
+            self._flush(self._loop.time())
 
     def _engage_step(self, run: RowRun, lane: Lane | CallLane) -> bool:
         """Whether the call was engaged; if not, its step has ended."""
@@ -141,7 +158,7 @@ class ChainWorker(Worker):
         """A call has ended: its step has, or it is sent again."""
         self._budget.on_call(now)
         if failure is not None:
-            self._heed(failure)
+            self._heed(lane.number, failure)
         if isinstance(step, StepEnd):
             runs, outcome = self._chains.ended(step)
             self._go_on(runs, outcome)
@@ -221,4 +238,5 @@ class ChainWorker(Worker):
         return self._demand.missing(self._held(), max(0, min(free, room)) // len(self._first), batch)
 
     def _steps(self) -> list[StepLine]:
+        self._untold_bytes = 0
         return self._chains.take_lines()

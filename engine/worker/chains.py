@@ -33,6 +33,7 @@ class RowChain:
         "failures",
         "latency_ms",
         "lease",
+        "lined",
         "model",
         "payload",
         "progress",
@@ -53,7 +54,8 @@ class RowChain:
         self.progress = progress
         self.results: dict[int, Fields] = {}
         self.failures: dict[int, Failure] = {}
-        self.sent = self.tokens_in = self.tokens_out = 0
+        self.sent = self.tokens_in = self.tokens_out = 0  # on this row, ever
+        self.lined = (0, 0, 0)  # of these, what steps were told with: it is counted with them
         self.latency_ms = self.sent_s = 0.0
         self.model = ""
 
@@ -105,6 +107,7 @@ class Chains:
         self._executors = executors
         self.open: dict[int, RowChain] = {}
         self.lines: list[StepLine] = []  # to be told
+        self.line_bytes = 0  # of their results
         answers = self.chain.answers
         self._recorder = Recorder(
             batch=False, meta=job.meta, error_chars_max=job.limits.error_chars_max, answers=answers
@@ -137,6 +140,7 @@ class Chains:
             chain.sent += step.attempts
             chain.tokens_in += step.tokens_in
             chain.tokens_out += step.tokens_out
+        chain.lined = (chain.sent, chain.tokens_in, chain.tokens_out)
         self.open[row] = chain
         return self._go_on(chain)
 
@@ -174,7 +178,7 @@ class Chains:
 
     def take_lines(self) -> list[StepLine]:
         """What has ended since this was last asked."""
-        lines, self.lines = self.lines, []
+        lines, self.lines, self.line_bytes = self.lines, [], 0
         return lines
 
     # --- how ----------------------------------------------------------------------------------------------
@@ -228,9 +232,14 @@ class Chains:
         return taken if only else {**values, **taken}
 
     def _tell(self, chain: RowChain, run: RowRun, ok: bool, data: bytes) -> None:
+        # A function's calls are no requests: they count for the row's own record alone.
+        requests = 0 if self.chain.stages[run.lane].is_call else run.sent
+        sent, tokens_in, tokens_out = chain.lined
+        chain.lined = (sent + run.sent, tokens_in + run.tokens_in, tokens_out + run.tokens_out)
         self.lines.append(
-            StepLine(chain.row, chain.lease, run.lane, ok, data, run.sent, run.tokens_in, run.tokens_out)
+            StepLine(chain.row, chain.lease, run.lane, ok, data, requests, run.tokens_in, run.tokens_out)
         )
+        self.line_bytes += len(data)
 
     def _outcome(self, chain: RowChain, failure: Failure | None, step: str | None) -> OutcomeLine:
         fields, results = self._nothing.copy(), chain.results
@@ -248,9 +257,12 @@ class Chains:
             values = chain.values if step else None
             kind = failure.kind
             record = self._recorder.failed(chain.payload, values, kind, message, fields=fields, **meta)
+        # What steps were told with is counted already; functions that were not told of are no requests.
+        sent, tokens_in, tokens_out = chain.lined
+        requests = 0 if self._is_one_call else chain.sent - sent
         return OutcomeLine(
-            chain.row, chain.lease, failure is None, kind, record, chain.sent, chain.latency_ms, chain.tokens_in,
-            chain.tokens_out, chain.sent_s, min(chain.failures, default=0),
+            chain.row, chain.lease, failure is None, kind, record, requests, chain.latency_ms, chain.tokens_in - tokens_in,
+            chain.tokens_out - tokens_out, chain.sent_s, min(chain.failures, default=0),
         )  # fmt: skip
 
 

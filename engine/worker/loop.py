@@ -265,7 +265,7 @@ class Worker:
         self._budget.on_call(now)
         if failure is not None:
             if not lane.is_roaming:
-                self._heed(failure)
+                self._heed(lane.number, failure)
             if self._router.diverts(lane, run, step, failure, now):
                 step = Later(0.0)
         if isinstance(step, OutcomeLine):
@@ -289,13 +289,13 @@ class Worker:
         else:
             self._queues.sleep(run, now + later.delay_s)
 
-    def _heed(self, failure: Failure) -> None:
+    def _heed(self, place: int, failure: Failure) -> None:
         """Tell the coordinator of a failure that concerns more than its own row."""
         if POLICY[failure.kind].run is RunEffect.STOP_IF_NEVER_ANSWERED:
             now = self._loop.time()
             if now - self._last_event >= 1.0 or not self._last_event:
                 self._last_event = now
-                self._link.send(Event(kind=failure.kind, message=failure.message, status=failure.status))
+                self._link.send(Event(failure.kind, failure.message, failure.status, place))
 
     # --- the tick -----------------------------------------------------------------------------------------
 

@@ -490,3 +490,44 @@ def test_a_worker_that_a_function_kills_costs_that_row_alone(tmp_path: Path) -> 
     summary = done.last_json()
     assert (summary["ok"], summary["failures"]) == (39, {"poison": 1})
     assert [one["id"] for one in read_rows(tmp_path / "out.jsonl") if one["_status"] == "failed"] == [5]
+
+
+def test_a_later_step_whose_endpoint_is_not_there_stops_the_run_and_few_rows_are_begun(
+    tmp_path: Path,
+) -> None:
+    steps = """
+    [[steps]]
+    name = "first"
+    prompt = "first of {{ text }}"
+    [[steps]]
+    name = "dead"
+    base_url = "http://127.0.0.1:9/v1"
+    prompt = "dead {{ first }}"
+    """
+    write_rows(tmp_path / "in.jsonl", 3_000)
+    with MockProcess(MockSettings(latency="5ms")) as mock:
+        write_job(tmp_path, mock, steps)
+        stopped = start(tmp_path, "--procs", "1", "--in-flight", "40")
+        assert stopped.wait(90) == 3
+        requests = mock.stats()["requests"]
+    assert "step dead: the endpoint has not answered once" in stopped.last_json()["stopped"]
+    assert requests < 40 + 2 * 40 + 200, "what cannot be finished is not begun without end"
+
+
+def test_results_larger_together_than_any_message_arrive(tmp_path: Path) -> None:
+    (tmp_path / "own_functions.py").write_text(
+        "async def page(row):\n    return 'x' * 2_000_000\n\n\ndef size(page):\n    return len(page)\n"
+    )
+    (tmp_path / "job.toml").write_text(
+        '[[steps]]\nname = "page"\nfunction = "own_functions:page"\nkeep = false\n'
+        '[[steps]]\nname = "size"\nfunction = "own_functions:size"\ntake = { page = "page" }\n'
+    )
+    write_rows(tmp_path / "in.jsonl", 200)
+    flags = ("--job", "job.toml", "--procs", "1", "--in-flight", "200", "--json", "--no-progress")
+    done = run("run", "in.jsonl", "-o", "out.jsonl", *flags, folder=tmp_path)
+    summary = done.last_json()
+    assert (summary["ok"], summary["in_doubt"], summary["worker_deaths"]) == (200, 0, 0), done.err
+    again = run(
+        "retry", "out.jsonl", "--from", "size", "--json", "--no-progress", folder=tmp_path
+    ).last_json()
+    assert (again["ok"], again["in_doubt"], again["worker_deaths"]) == (200, 0, 0)

@@ -5,10 +5,10 @@ from typing import Any
 
 from jobs import job
 
-from engine.coordinator.leasing import BACKLOG_ROWS, WRITER_ROWS_MAX, Leasing
+from engine.coordinator.leasing import BACKLOG_ROWS, STEP_BYTES_MAX, WRITER_ROWS_MAX, Leasing
 from engine.coordinator.supervise import Child
 from engine.core.ledger import Ledger, LedgerRow
-from engine.wire.messages import Lease, Message
+from engine.wire.messages import Finished, Lease, Message, StepLine
 
 
 class FakeHub:
@@ -136,3 +136,35 @@ def test_the_feed_is_asked_for_more_before_the_rows_run_out_and_not_after_the_en
     stage.leasing.all_read = True
     stage.leasing.wants(stage.child, 500)
     assert stage.feed.asked == 2
+
+
+def test_finished_steps_that_are_too_large_for_one_message_go_ahead_of_their_lease() -> None:
+    stage = Stage()
+    steps = [StepLine(row, 0, 0, True, b"x" * (STEP_BYTES_MAX // 2), 1, 0, 0) for row in range(5)]
+    sent: list[Message] = []
+
+    def send(peer: bytes, message: Message) -> bool:
+        sent.append(message)
+        return True
+
+    stage.hub.send = send  # type: ignore[method-assign]
+    stage.leasing._find_steps = lambda rows, then: then(steps)
+    stage.rows(5)
+    stage.leasing.wants(stage.child, 5)
+    stage.commits.become_durable()
+    *ahead, lease = sent
+    assert isinstance(lease, Lease) and all(isinstance(one, Finished) for one in ahead)
+    told = [step for one in ahead if isinstance(one, Finished) for step in one.steps]
+    assert [*told, *lease.done] == steps
+    assert [len(one.steps) for one in ahead if isinstance(one, Finished)] == [2, 2]
+
+
+def test_rows_whose_finished_steps_cannot_be_handed_on_are_given_back() -> None:
+    stage = Stage()
+    steps = [StepLine(row, 0, 0, True, b"x" * STEP_BYTES_MAX, 1, 0, 0) for row in range(2)]
+    stage.hub.takes = False
+    stage.leasing._find_steps = lambda rows, then: then(steps)
+    stage.rows(2)
+    stage.leasing.wants(stage.child, 2)
+    stage.commits.become_durable()
+    assert stage.commits.given_back == [(1, [0, 1])]

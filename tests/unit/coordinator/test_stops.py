@@ -118,6 +118,35 @@ def test_of_several_steps_only_those_about_the_rows_own_pages_may_miss_them() ->
     assert stops.reason
 
 
+def test_a_step_whose_endpoint_never_answered_stops_the_run_though_others_are_well() -> None:
+    plain = job()
+    steps = (StepPlan("page", plain.step, plain.target), StepPlan("summary", plain.step, plain.target))
+    stops = Stops(replace(plain, steps=steps), 0.0)
+    for now in range(1, 17):
+        stops.heard(Tally(requests=5, replies=5, ok_replies=5), float(now), 0)
+        stops.unreachable("refused", float(now), 1)
+        assert not stops.reason
+        stops.tick(float(now))
+    stops.tick(17.0)
+    assert stops.reason.startswith("step summary: the endpoint has not answered once")
+
+
+def test_a_step_that_few_rows_come_to_is_not_given_up_for_having_nothing_to_do() -> None:
+    plain = job()
+    steps = (StepPlan("page", plain.step, plain.target), StepPlan("rare", plain.step, plain.target))
+    stops = Stops(replace(plain, steps=steps), 0.0)
+    stops.heard(Tally(requests=1, replies=1), 1.0, 1)
+    for now in range(0, 3_000, 100):
+        stops.heard(Tally(requests=5, replies=5, ok_replies=5), float(now), 0)
+        stops.tick(float(now))
+    assert not stops.reason
+    for now in range(3_000, 3_700, 100):
+        stops.heard(Tally(requests=1, replies=1), float(now), 1)
+        stops.heard(Tally(requests=5, replies=5, ok_replies=5), float(now), 0)
+        stops.tick(float(now))
+    assert stops.reason.startswith("step rare: no request has succeeded for 10 minutes")
+
+
 def test_what_is_held_back_at_the_end_of_the_input_fails_its_rows() -> None:
     stops = Stops(job(), 0.0)
     refused = outcome(0, ErrorKind.UNAUTHORISED)

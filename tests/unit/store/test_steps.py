@@ -84,3 +84,14 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(folder: Path) -> No
         assert store.get_meta("run_id") == "kept" and not store.has_steps()
         store.apply([Commit(steps=[step(0, 0)])])
         assert store.steps_of([0]) == [step(0, 0)]
+
+
+def test_a_step_is_counted_when_it_ends_and_not_again_with_its_row(store: Store) -> None:
+    store.apply(
+        [Commit(steps=[step(0, 0), step(0, 1)], outcomes=[OutcomeRow(0, True, "", 1, b"{}", 0, 1.0, 0, 0)])]
+    )
+    counts = store.counts()
+    assert (counts.ok, counts.attempts, counts.tokens_in, counts.tokens_out) == (1, 4, 60, 80)
+    store.forget_all()
+    store.apply([Commit(outcomes=[OutcomeRow(0, True, "", 1, b"{}", 0, 1.0, 0, 0)])])
+    assert (store.counts().ok, store.counts().attempts) == (1, 4)

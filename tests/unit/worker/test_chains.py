@@ -76,7 +76,9 @@ def test_a_step_sees_what_the_one_before_gave(tmp_path: Path) -> None:
     assert record(outcome) == {
         "id": 3, "text": "hello", "draft": "a draft", "final": "done", "_status": "ok", "_error": "",
     }  # fmt: skip
-    assert outcome is not None and (outcome.attempts, outcome.tokens_in) == (2, 20)
+    # Each step was told with what it took: it is counted once, however often its row is run.
+    assert outcome is not None and (outcome.attempts, outcome.tokens_in) == (0, 0)
+    assert sum(line.attempts for line in rows.take_lines()) == 2
 
 
 def test_each_step_is_told_when_it_ends_and_once(tmp_path: Path) -> None:
@@ -94,7 +96,9 @@ def test_what_was_finished_before_is_not_called_again_and_counts(tmp_path: Path)
     assert prompt(final) == "final an old one"
     _, outcome = rows.ended(ok(final, final="done"))
     assert record(outcome)["draft"] == "an old one"
-    assert outcome is not None and (outcome.lease, outcome.attempts, outcome.tokens_in) == (9, 3, 60)
+    assert outcome is not None and (outcome.lease, outcome.attempts, outcome.tokens_in) == (9, 0, 0)
+    (told,) = rows.take_lines()
+    assert (told.attempts, told.tokens_in) == (1, 10), "what was done before is not counted again"
 
 
 def test_a_row_of_which_all_was_finished_before_is_an_outcome_at_once(tmp_path: Path) -> None:
