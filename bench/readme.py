@@ -171,7 +171,11 @@ def api() -> str:
     speeds = sorted(found["map_rows_per_s"])
     rows: list[list[object]] = [
         ["`engine run`, two workers", f"{middle['command line']:.0f} µs of CPU per row", ""],
-        ["`Pool` of one `ask`", f"{middle['pool']:.0f} µs", f"{found['pool_over_command_line']:.2f} times the command"],
+        [
+            "`Pool` of one `ask`",
+            f"{middle['pool']:.0f} µs",
+            f"{found['pool_over_command_line']:.2f} times the command",
+        ],
         [
             "`Chain` of three",
             f"{middle['chain of three']:.0f} µs",
