@@ -2,6 +2,7 @@
 
 Rules of this file:
 1. What a step does not say itself is as the job has it; a step with an address of its own inherits no secret.
+   One with another provider than the job's has nothing of the job's address either: its key is not for that.
 2. Every refusal is a UsageError that names the step, made before anything is read or sent.
 """
 
@@ -25,6 +26,7 @@ _OWN: Final = (
     *_QUESTIONS, *_REQUESTS, "provider", "base_url", "endpoint", "model", "api_version", "max_tokens", "temperature",
     "param", "schema", "into", "timeout", "retries", "api_key_env", *Rates._fields,
 )  # fmt: skip
+_ADDRESS: Final = ("base_url", "endpoint", "api_version")  # of one provider, and of no other
 _FURTHER: Final = ("name", "kind", "take", "when", "keep", "function", "mode")
 _ALIASES: Final = {"params": "param", "headers": "header"}
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
@@ -76,6 +78,9 @@ def _plan(name: str, table: Mapping[str, Any], values: Mapping[str, Any], reader
         if key in own:
             raise UsageError(f"{key} is not for steps of kind {kind}.")
         merged[key] = SETTINGS[key].default
+    if merged["provider"] != values["provider"]:
+        for key in _ADDRESS:
+            merged[key] = own.get(key, SETTINGS[key].default)
     is_elsewhere = kind == "request" or any(key in own for key in ("base_url", "provider"))
     if is_elsewhere and "api_key_env" not in own:
         merged["api_key_env"] = None
