@@ -112,6 +112,39 @@ def test_a_step_of_another_provider_sends_its_key_to_that_providers_address_and_
     assert named.target.base_url == "https://other.example.com"
 
 
+@pytest.mark.parametrize(
+    ("own", "base_url"),
+    [
+        ({"provider": "openai"}, ""),
+        ({"base_url": "https://api.openai.com/v1/"}, ""),
+        ({"base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1"),
+    ],
+)
+def test_a_step_that_names_the_jobs_own_provider_or_address_keeps_its_key_and_limits(
+    tmp_path: Path, own: dict[str, Any], base_url: str
+) -> None:
+    keys = {"OWN_KEY": "sk-own-0123456789"}
+    found = loaded(
+        tmp_path, {"name": "a", "prompt": "x", **own}, environment=keys, base_url=base_url, rpm=600, tpm=9000,
+        api_key_env="OWN_KEY",
+    )  # fmt: skip
+    (step,) = found.job.steps
+    assert (step.rpm, step.tpm, step.api_key_env) == (600, 9000, "OWN_KEY")
+    assert found.auth[0]
+
+
+def test_limits_of_the_job_that_would_hold_for_no_step_are_refused(tmp_path: Path) -> None:
+    away = {"name": "a", "prompt": "x", "base_url": "http://127.0.0.1:9/v1"}
+    page = {"name": "page", "url": "http://127.0.0.1:9/{{ text }}"}
+    with pytest.raises(UsageError, match="rpm and tpm would hold for no step.*rpm = 60 under"):
+        job(tmp_path, away, page, rpm=60, tpm=9000)
+    assert [step.rpm for step in job(tmp_path, away, page, {"name": "b", "prompt": "y"}, rpm=60).steps] == [
+        None,
+        None,
+        60,
+    ]
+
+
 def test_files_that_steps_of_a_job_file_name_are_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "jobs"
     folder.mkdir()
