@@ -83,4 +83,5 @@ def _taken(
         return frozenset(), frozenset(column for link in earlier for column in link.gives)
     if is_call:
         return frozenset(take.values()), frozenset()
-    return frozenset(take.get(name, name) for name in step.columns), frozenset()
+    # A source that no template names is still looked up for every row.
+    return frozenset(take.values()).union(take.get(name, name) for name in step.columns), frozenset()
