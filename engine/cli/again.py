@@ -112,7 +112,9 @@ def reread(job: Job, step: str) -> Job:
     if job.told:
         # Where it is read from and written to stays: the command may be given in another folder.
         fresh = load({**json.loads(job.told), "input": job.input, "output": job.output}).job
-        job = replace(fresh, input_format=job.input_format, output_format=job.output_format)
+        job = replace(
+            fresh, input_format=job.input_format, output_format=job.output_format, folder=job.folder
+        )
     chain_of(job).shape.names_from(step)
     return job
 

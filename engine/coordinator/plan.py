@@ -197,7 +197,11 @@ def open_store(plan: Plan, note: Any) -> Store:
 def _found_from_anywhere(job: Job) -> Job:
     """The job as it is kept: ``engine retry`` may be given in another folder than ``engine run`` was."""
     return replace(
-        job, input=_absolute(job.input), output=_absolute(job.output), ca_file=_absolute(job.ca_file)
+        job,
+        input=_absolute(job.input),
+        output=_absolute(job.output),
+        ca_file=_absolute(job.ca_file),
+        folder=job.folder or os.getcwd(),
     )
 
 

@@ -4,6 +4,7 @@ Rules of this file:
 1. Whatever cannot work is refused here, with the step's name, before anything is sent.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from engine.formats.record import TAIL_COLUMNS
 from engine.providers import make_provider
 from engine.steps import make_step
 from engine.steps.base import Step
+from engine.steps.finding import check
 from engine.steps.template import Template
 
 
@@ -56,6 +58,8 @@ def chain_of(job: Job) -> Chain:
     for plan, one in zip(job.steps, jobs_of(job), strict=True):
         try:
             is_call = one.step.kind == "call"
+            if is_call:
+                check(one.step.function, job.folder or os.getcwd())
             provider = None if is_call else make_provider(one.target)
             step = make_step(one.step.kind, one.step, one.target, provider)
             condition = Condition(plan.when) if plan.when else None

@@ -488,3 +488,23 @@ def test_a_worker_that_a_function_kills_costs_that_row_alone(tmp_path: Path) -> 
     summary = done.last_json()
     assert (summary["ok"], summary["failures"]) == (39, {"poison": 1})
     assert [one["id"] for one in read_rows(tmp_path / "out.jsonl") if one["_status"] == "failed"] == [5]
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_a_retry_finds_the_functions_of_a_run_from_any_folder(tmp_path: Path, mode: str) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "own_functions.py").write_text("def never(row):\n    raise ValueError('not yet')\n")
+    (home / "job.toml").write_text(
+        f'[[steps]]\nname = "x"\nfunction = "own_functions:never"\nmode = "{mode}"\n'
+    )
+    write_rows(home / "in.jsonl", 3)
+    flags = ("--json", "--no-progress")
+    first = run("run", "in.jsonl", "-o", "out.jsonl", "--job", "job.toml", *flags, folder=home)
+    assert first.last_json()["failed"] == 3
+    (home / "own_functions.py").write_text("def never(row):\n    return row['id']\n")
+    again = run("retry", str(home / "out.jsonl"), *flags, folder=elsewhere)
+    assert again.last_json()["ok"] == 3, again.err
+    from_x = run("retry", str(home / "out.jsonl"), "--from", "x", *flags, folder=elsewhere)
+    assert from_x.last_json()["ok"] == 3, from_x.err
