@@ -5,7 +5,8 @@ Rules of this file:
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from engine.config import Job, jobs_of
@@ -89,3 +90,47 @@ def _taken(
         return frozenset(take.values()), frozenset()
     # A source that no template names is still looked up for every row.
     return frozenset(take.values()).union(take.get(name, name) for name in step.columns), frozenset()
+
+
+def refuse_unknown_names(chain: Chain, columns: Collection[str], lack: str) -> None:
+    """Raise UsageError for the first step that names neither a column of the input nor what an earlier step gives.
+
+    ``lack``: how the sentence goes on that says which columns the input has not.
+    """
+    given: list[str] = []
+    for stage, link in zip(chain.stages, chain.shape.links, strict=True):
+        missing = sorted((link.takes | link.tests) - {*columns, *given})
+        if missing:
+            part, names = _part(stage, missing)
+            earlier = f" Earlier steps give: {', '.join(given)}." if given else ""
+            raise UsageError(
+                f"Step {stage.name}: {part} names {', '.join(map(repr, names))}, which {lack} and no earlier step gives. "
+                f"Known columns: {', '.join(sorted(columns))}.{earlier}{_hint(chain, stage, names, [*columns, *given])} "
+                "Nothing was sent."
+            )
+        given += [name for name in link.gives if name not in given]
+
+
+def _part(stage: Stage, missing: list[str]) -> tuple[str, list[str]]:
+    """Where a step names the first of these, and those that are named there."""
+    taken = set(dict(stage.take).values())
+    tested = stage.condition.columns if stage.condition is not None else frozenset()
+    parts = {"take": taken, "when": tested - stage.step.columns}
+    for part, names in parts.items():
+        if missing[0] in names:
+            return part, [name for name in missing if name in names]
+    return "the template", [name for name in missing if not any(name in names for names in parts.values())]
+
+
+def _hint(chain: Chain, stage: Stage, names: list[str], known: list[str]) -> str:
+    """What was probably meant: a step that comes too late, or a name that is no plain word."""
+    for other in chain.stages:  # no earlier one gives any of them
+        for name in names:
+            if name in other.step.answer_columns:
+                what = "this step itself" if other is stage else f"the later step {other.name}"
+                return f" {name} is what {what} gives: a step can name what steps before it give."
+    for one in known:
+        words = re.findall(r"\w+", one)
+        if len(words) > 1 and set(names) <= set(words):
+            return f" In a template the name {one} is written row[{one!r}]."
+    return ""

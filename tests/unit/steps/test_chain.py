@@ -9,7 +9,7 @@ from jobs import job
 
 from engine.config import CALL, Job, StepPlan, StepSettings
 from engine.core.errors import UsageError
-from engine.steps.chain import chain_of
+from engine.steps.chain import chain_of, refuse_unknown_names
 
 
 def with_steps(*plans: StepPlan) -> Job:
@@ -69,3 +69,37 @@ def test_functions_are_found_in_the_folder_that_the_job_keeps(
         chain_of(made)
     assert chain_of(replace(made, folder=str(kept))).answers == ("response",)
     sys.modules.pop("kept_functions")
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        (
+            asks("b", "{{ frist }} {{ txt }}"),
+            "Step b: the template names 'frist', 'txt', which the header lacks and no earlier step gives. "
+            "Known columns: id, text. Earlier steps give: first. Nothing was sent.",
+        ),
+        (asks("b", "{{ text }}", when="odd is none"), "Step b: when names 'odd', which"),
+        (asks("b", "{{ x }}", take=(("x", "pge"),)), "Step b: take names 'pge', which"),
+        (
+            asks("b", "{{ last }}"),
+            "last is what the later step last gives: a step can name what steps before",
+        ),
+        (asks("b", "{{ b }}"), "b is what this step itself gives"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_with_its_step_its_place_and_what_there_is(
+    plan: StepPlan, says: str
+) -> None:
+    chain = chain_of(with_steps(asks("first", "{{ text }}"), plan, asks("last", "{{ first }}")))
+    with pytest.raises(UsageError) as caught:
+        refuse_unknown_names(chain, {"id", "text"}, "the header lacks")
+    assert says in str(caught.value)
+
+
+def test_a_name_that_is_no_plain_word_is_told_as_templates_write_it() -> None:
+    chain = chain_of(with_steps(asks("my-step", "{{ text }}"), asks("b", "{{ my-step }}")))
+    with pytest.raises(UsageError, match=r"the name my-step is written row\['my-step'\]"):
+        refuse_unknown_names(chain, {"text"}, "the header lacks")
+    told = chain_of(with_steps(asks("my-step", "{{ text }}"), asks("b", "{{ row['my-step'] }}")))
+    refuse_unknown_names(told, {"text"}, "the header lacks")
