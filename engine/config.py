@@ -142,6 +142,7 @@ class Job:
     steps: tuple[
         StepPlan, ...
     ] = ()  # what each row goes through, if that is told step by step; see ``jobs_of``
+    folder: str = ""  # where functions of steps are looked for; "" for the working folder
     told: str = (
         ""  # of a job of several steps: the flags it was made from, as JSON, to read its files once more
     )

@@ -77,6 +77,7 @@ class ChildSettings:
     bytes_max: int  # of what it returns
     surroundings: Surroundings
     parent_pid: int = 0
+    folder: str = ""  # where its module is looked for first
 
 
 S = TypeVar("S", WorkerSettings, LoadSettings, ChildSettings)

@@ -2,6 +2,7 @@
 
 Rules of this file:
 1. What a step does not say itself is as the job has it; a step with an address of its own inherits no secret.
+   One with another provider than the job's has nothing of the job's address either: its key is not for that.
 2. Every refusal is a UsageError that names the step, made before anything is read or sent.
 """
 
@@ -14,6 +15,7 @@ from engine.config import CALL, StepPlan, StepSettings, Timeouts
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
+from engine.providers import provider_class
 from engine.settingtable import SETTINGS, limits_of
 
 STEPS_MAX: Final = 64
@@ -25,6 +27,7 @@ _OWN: Final = (
     *_QUESTIONS, *_REQUESTS, "provider", "base_url", "endpoint", "model", "api_version", "max_tokens", "temperature",
     "param", "schema", "into", "timeout", "retries", "api_key_env", *Rates._fields,
 )  # fmt: skip
+_ADDRESS: Final = ("base_url", "endpoint", "api_version")  # of one provider, and of no other
 _FURTHER: Final = ("name", "kind", "take", "when", "keep", "function", "mode")
 _ALIASES: Final = {"params": "param", "headers": "header"}
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
@@ -52,6 +55,7 @@ def read_steps(
             "A job has endpoints or steps, not both. Give each step its own base_url, or leave the steps out."
         )
     plans: list[StepPlan] = []
+    are_kept = False  # whether the job's limits are any step's
     for number, table in enumerate(tables, 1):
         name = str(table.get("name", f"step_{number}"))
         if not _NAME.fullmatch(name):
@@ -61,13 +65,25 @@ def read_steps(
         if any(plan.name == name for plan in plans):
             raise UsageError(f"Two steps have the name {name!r}.")
         try:
-            plans.append(_plan(name, table, values, readers))
+            plan, is_elsewhere = _plan(name, table, values, readers)
         except UsageError as error:
             raise UsageError(f"Step {name}: {error}") from None
+        plans.append(plan)
+        are_kept = are_kept or not is_elsewhere
+    idle = [limit for limit in Rates._fields if values[limit] is not None]
+    if idle and not are_kept:
+        raise UsageError(
+            f"The job's {' and '.join(idle)} would hold for no step: they are for the job's own provider and address, and every "
+            f"step goes elsewhere, or sends nothing. Give each step its own, like {idle[0]} = {values[idle[0]]} under "
+            "[[steps]]. Nothing was sent."
+        )
     return tuple(plans)
 
 
-def _plan(name: str, table: Mapping[str, Any], values: Mapping[str, Any], readers: Readers) -> StepPlan:
+def _plan(
+    name: str, table: Mapping[str, Any], values: Mapping[str, Any], readers: Readers
+) -> tuple[StepPlan, bool]:
+    """The step, and whether the job's key and limits are another place's than where it goes."""
     own = _own(table)
     kind = _kind(table, own)
     merged = {**values, **own}
@@ -76,7 +92,10 @@ def _plan(name: str, table: Mapping[str, Any], values: Mapping[str, Any], reader
         if key in own:
             raise UsageError(f"{key} is not for steps of kind {kind}.")
         merged[key] = SETTINGS[key].default
-    is_elsewhere = kind == "request" or any(key in own for key in ("base_url", "provider"))
+    if merged["provider"] != values["provider"]:
+        for key in _ADDRESS:
+            merged[key] = own.get(key, SETTINGS[key].default)
+    is_elsewhere = kind != "ask" or _address(merged) != _address(values)
     if is_elsewhere and "api_key_env" not in own:
         merged["api_key_env"] = None
     if kind == "request":
@@ -94,10 +113,8 @@ def _plan(name: str, table: Mapping[str, Any], values: Mapping[str, Any], reader
     else:
         step = readers.step(merged, plain, kind == "request")
     retries = own["retries"] if "retries" in own else 0 if kind == "call" else merged["retries"]
-    limits = {limit: None if kind == "call" else merged[limit] for limit in Rates._fields}
-    if is_elsewhere:
-        limits = {limit: own.get(limit) for limit in Rates._fields}  # the job's are another quota's
-    return StepPlan(
+    limits = own if is_elsewhere else merged  # the job's are another quota's
+    plan = StepPlan(
         name=name,
         step=step,
         target=target,
@@ -109,8 +126,15 @@ def _plan(name: str, table: Mapping[str, Any], values: Mapping[str, Any], reader
         secret_headers=secret,
         retries=retries,
         timeouts=readers.timeouts(merged["timeout"]),
-        **limits_of(limits),
+        **limits_of({limit: limits.get(limit) for limit in Rates._fields if kind != "call"}),
     )
+    return plan, is_elsewhere
+
+
+def _address(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Where settings send a call: a provider, and its address as far as it is known."""
+    provider = values["provider"]
+    return provider, (values["base_url"] or provider_class(provider).default_base_url).rstrip("/")
 
 
 def _own(table: Mapping[str, Any]) -> dict[str, Any]:

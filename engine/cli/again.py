@@ -31,7 +31,7 @@ def correct(job: Job, changes: list[str]) -> Job:
         name = raw_name.strip().lstrip("-").replace("-", "_")
         if not equals:
             raise UsageError(f"--set {change} is not like NAME=VALUE.")
-        if job.steps and (name not in _JOB or name in _OF_STEPS):
+        if job.steps and name not in _WHOLE_JOB:
             job = _corrected_step(job, change, name, text)
             continue
         if name not in (*_TARGET, *_STEP, *_JOB, *_OTHERS):
@@ -67,6 +67,7 @@ def correct(job: Job, changes: list[str]) -> Job:
 
 
 _OF_STEPS = ("retries", "api_key_env")
+_WHOLE_JOB = (*(name for name in _JOB if name not in _OF_STEPS), "in_flight")  # of a job with steps
 _STEP_SETTINGS = (*_TARGET, *_STEP, *_OF_STEPS, "prompt_file", "timeout", "when", *Rates._fields)
 
 
@@ -77,9 +78,10 @@ def _corrected_step(job: Job, change: str, dotted: str, text: str) -> Job:
     place = next((at for at, one in enumerate(names) if one.replace("-", "_") == step), None)
     if not dot or place is None or name not in _STEP_SETTINGS:
         known = ", ".join(flag_name(one)[2:] for one in _STEP_SETTINGS)
+        whole = ", ".join(flag_name(one)[2:] for one in _WHOLE_JOB)
         raise UsageError(
             f"--set {change}: this run has steps; say which one, like {names[-1]}.model=NAME. Its steps: {', '.join(names)}. "
-            f"What can be corrected: {known}."
+            f"What can be corrected of a step: {known}; of the whole job, without a step's name: {whole}."
         )
     try:
         value = text if name == "when" else SETTINGS[name].read(text)
@@ -112,7 +114,9 @@ def reread(job: Job, step: str) -> Job:
     if job.told:
         # Where it is read from and written to stays: the command may be given in another folder.
         fresh = load({**json.loads(job.told), "input": job.input, "output": job.output}).job
-        job = replace(fresh, input_format=job.input_format, output_format=job.output_format)
+        job = replace(
+            fresh, input_format=job.input_format, output_format=job.output_format, folder=job.folder
+        )
     chain_of(job).shape.names_from(step)
     return job
 

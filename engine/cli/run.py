@@ -5,9 +5,13 @@ Rules of this file:
 """
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from engine.config import Endpoint, StepPlan
+    from engine.core.model import Target
 
 _EXAMPLES = """Examples:
 
@@ -152,24 +156,42 @@ def show(summary: Any, *, as_json: bool, quiet: bool, to_stderr: bool) -> None:
 
 
 def _explain(loaded: Any) -> None:
-    from engine.config import rates_of
-    from engine.core.quota import RATE_NAMES
-
     for name, origin in loaded.origins.items():
-        if origin.value not in (None, [], "") and name != "endpoints":
+        if origin.value not in (None, [], "") and name not in ("endpoints", "steps"):
             print(f"{name:15} {origin.value!r:50.50} {origin.source}")
-    names = [endpoint.name for endpoint in loaded.job.endpoints] or [""]
-    for endpoint in loaded.job.endpoints:
-        target, limits = endpoint.target, rates_of(endpoint)
-        declared = ", ".join(
-            f"{limit} {unit}" for limit, unit in zip(limits, RATE_NAMES.values(), strict=True) if limit
-        )
-        where = f"{target.provider} {target.base_url} {target.model}".strip()
+    for place in loaded.job.endpoints:
         print(
-            f"{'endpoint':15} {endpoint.name}: {where}, weight {endpoint.weight:g}, {declared or 'no limits'}"
+            f"{'endpoint':15} {place.name}: {_where(place.target)}, weight {place.weight:g}, {_limits(place)}"
         )
-    for name, headers in zip(names, loaded.auth, strict=True):
+    for plan in loaded.job.steps:
+        print(f"{'step':15} {plan.name}: {_step_line(plan)}")
+    for name, headers in zip(loaded.job.places, loaded.auth, strict=True):
         for header in headers:
             print(
                 f"{'key':15} {' '.join([name, header.name]).strip() + ': ' + header.masked:50.50} environment"
             )
+
+
+def _step_line(plan: "StepPlan") -> str:
+    """A step in one line: what it is, where it goes, its limits, what it takes, and when it is for a row."""
+    told = [f"{plan.step.kind} {_where(plan.target) if plan.step.kind != 'call' else plan.step.function}"]
+    told += [] if plan.step.kind == "call" else [_limits(plan)]
+    told += ["takes " + ", ".join(f"{name} = {source}" for name, source in plan.take)] if plan.take else []
+    told += [f"when {' '.join(plan.when.split())}"] if plan.when else []
+    told += [] if plan.keep else ["not kept"]
+    return ", ".join(told)
+
+
+def _where(target: "Target") -> str:
+    return " ".join(filter(None, (target.provider, target.base_url, target.model)))
+
+
+def _limits(place: "Endpoint | StepPlan") -> str:
+    """The limits that an endpoint or a step declares."""
+    from engine.config import rates_of
+    from engine.core.quota import RATE_NAMES
+
+    declared = [
+        f"{limit} {unit}" for limit, unit in zip(rates_of(place), RATE_NAMES.values(), strict=True) if limit
+    ]
+    return ", ".join(declared) or "no limits"

@@ -26,7 +26,7 @@ from engine.sink import StreamOut, check_output
 from engine.source import Rows, Source
 from engine.steps import make_step
 from engine.steps.base import Step
-from engine.steps.chain import Chain, chain_of
+from engine.steps.chain import Chain, chain_of, refuse_unknown_names
 from engine.store import Store, move_aside
 from engine.vocabulary import exact_measure
 
@@ -66,7 +66,7 @@ def check(job: Job, caller: Caller | None = None) -> Plan:
         used = (
             chain.shape.columns if chain is not None else frozenset().union(*(one.columns for one in steps))
         )
-        _check_columns(used, source)
+        _check_columns(used, source, chain)
     except UsageError:
         source.close()
         raise
@@ -155,16 +155,19 @@ def _check_possible(job: Job, step: Step) -> None:
             )
 
 
-def _check_columns(used: frozenset[str], source: Rows) -> None:
+def _check_columns(used: frozenset[str], source: Rows, chain: Chain | None) -> None:
     known = source.column_names(PEEK_ROWS, enough=used)
     missing = sorted(used - known)
     if missing and (known or source.columns is not None):
-        where = (
-            "the input's header" if source.columns is not None else f"the input's first {PEEK_ROWS} records"
+        lack = (
+            "the input's header does not have"
+            if source.columns is not None
+            else f"the input's first {PEEK_ROWS} records do not have"
         )
+        if chain is not None:
+            refuse_unknown_names(chain, known, lack)
         raise UsageError(
-            f"The template names {', '.join(map(repr, missing))}, which {where} "
-            f"{'does' if source.columns is not None else 'do'} not have. Known columns: {', '.join(sorted(known))}. "
+            f"The template names {', '.join(map(repr, missing))}, which {lack}. Known columns: {', '.join(sorted(known))}. "
             "Nothing was sent."
         )
 
@@ -197,7 +200,11 @@ def open_store(plan: Plan, note: Any) -> Store:
 def _found_from_anywhere(job: Job) -> Job:
     """The job as it is kept: ``engine retry`` may be given in another folder than ``engine run`` was."""
     return replace(
-        job, input=_absolute(job.input), output=_absolute(job.output), ca_file=_absolute(job.ca_file)
+        job,
+        input=_absolute(job.input),
+        output=_absolute(job.output),
+        ca_file=_absolute(job.ca_file),
+        folder=job.folder or os.getcwd(),
     )
 
 

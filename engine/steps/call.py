@@ -6,7 +6,6 @@ Rules of this file:
 2. Whatever a function returns or raises is one row's business: nothing here raises for it.
 """
 
-import os
 import traceback
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,8 +19,6 @@ from engine.credentials import redact_all
 from engine.formats.rows import decode_json, encode_values
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
-from engine.steps.finding import check
-from engine.steps.finding import resolve as resolve
 
 MODES: Final = ("", "loop", "thread", "process")
 TRACE_CHARS_MAX: Final = 20_000
@@ -50,7 +47,7 @@ class Called:
 
 
 class Call:
-    """The step of Python functions. Raises UsageError for a function that cannot be found."""
+    """The step of Python functions. Raises UsageError for a mode that there is not; the function is found elsewhere."""
 
     def __init__(
         self, settings: StepSettings, target: Target | None = None, provider: Provider | None = None
@@ -58,7 +55,6 @@ class Call:
         """``target`` and ``provider`` are other kinds': nothing is sent."""
         if settings.mode not in MODES:
             raise UsageError(f"There is no mode {settings.mode!r}. Known: {', '.join(MODES[1:])}.")
-        check(settings.function, os.getcwd())
         self.into = settings.into
         self.columns: frozenset[str] = frozenset()
         self.answer_columns = (settings.into,)

@@ -4,7 +4,9 @@ Rules of this file:
 1. Whatever cannot work is refused here, with the step's name, before anything is sent.
 """
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from engine.config import Job, jobs_of
@@ -14,6 +16,7 @@ from engine.formats.record import TAIL_COLUMNS
 from engine.providers import make_provider
 from engine.steps import make_step
 from engine.steps.base import Step
+from engine.steps.finding import check
 from engine.steps.template import Template
 
 
@@ -56,6 +59,8 @@ def chain_of(job: Job) -> Chain:
     for plan, one in zip(job.steps, jobs_of(job), strict=True):
         try:
             is_call = one.step.kind == "call"
+            if is_call:
+                check(one.step.function, job.folder or os.getcwd())
             provider = None if is_call else make_provider(one.target)
             step = make_step(one.step.kind, one.step, one.target, provider)
             condition = Condition(plan.when) if plan.when else None
@@ -83,4 +88,49 @@ def _taken(
         return frozenset(), frozenset(column for link in earlier for column in link.gives)
     if is_call:
         return frozenset(take.values()), frozenset()
-    return frozenset(take.get(name, name) for name in step.columns), frozenset()
+    # A source that no template names is still looked up for every row.
+    return frozenset(take.values()).union(take.get(name, name) for name in step.columns), frozenset()
+
+
+def refuse_unknown_names(chain: Chain, columns: Collection[str], lack: str) -> None:
+    """Raise UsageError for the first step that names neither a column of the input nor what an earlier step gives.
+
+    ``lack``: how the sentence goes on that says which columns the input has not.
+    """
+    given: list[str] = []
+    for stage, link in zip(chain.stages, chain.shape.links, strict=True):
+        missing = sorted((link.takes | link.tests) - {*columns, *given})
+        if missing:
+            part, names = _part(stage, missing)
+            earlier = f" Earlier steps give: {', '.join(given)}." if given else ""
+            raise UsageError(
+                f"Step {stage.name}: {part} names {', '.join(map(repr, names))}, which {lack} and no earlier step gives. "
+                f"Known columns: {', '.join(sorted(columns))}.{earlier}{_hint(chain, stage, names, [*columns, *given])} "
+                "Nothing was sent."
+            )
+        given += [name for name in link.gives if name not in given]
+
+
+def _part(stage: Stage, missing: list[str]) -> tuple[str, list[str]]:
+    """Where a step names the first of these, and those that are named there."""
+    taken = set(dict(stage.take).values())
+    tested = stage.condition.columns if stage.condition is not None else frozenset()
+    parts = {"take": taken, "when": tested - stage.step.columns}
+    for part, names in parts.items():
+        if missing[0] in names:
+            return part, [name for name in missing if name in names]
+    return "the template", [name for name in missing if not any(name in names for names in parts.values())]
+
+
+def _hint(chain: Chain, stage: Stage, names: list[str], known: list[str]) -> str:
+    """What was probably meant: a step that comes too late, or a name that is no plain word."""
+    for other in chain.stages:  # no earlier one gives any of them
+        for name in names:
+            if name in other.step.answer_columns:
+                what = "this step itself" if other is stage else f"the later step {other.name}"
+                return f" {name} is what {what} gives: a step can name what steps before it give."
+    for one in known:
+        words = re.findall(r"\w+", one)
+        if len(words) > 1 and set(names) <= set(words):
+            return f" In a template the name {one} is written row[{one!r}]."
+    return ""

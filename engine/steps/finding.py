@@ -11,7 +11,8 @@ import difflib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -37,13 +38,40 @@ _unpickled: dict[bytes, Any] = {}
 
 
 def check(spec: str, folder: str = "") -> None:
-    """Refuse, before a run begins, what workers will not find. A script is not run for it, nothing is unpickled."""
+    """Refuse, before a run begins, what workers will not find. A script is not run for it, nothing is unpickled.
+
+    What a module prints while it is imported goes to standard error: standard output may be the run's output.
+    """
     kind, place, _ = parts_of(spec)
     if kind == SCRIPT:
         if not Path(place).is_file():
             raise UsageError(f"The script {place}, which defines a step's function, is not there any more.")
-    elif kind != PICKLED:
+    elif kind != PICKLED and place in sys.modules:
         resolve(spec, folder)
+    elif kind != PICKLED:
+        with _printing_aside():
+            resolve(spec, folder)
+
+
+@contextmanager
+def _printing_aside() -> Iterator[None]:
+    """While it is entered, descriptor 1 is standard error, for Python's ``print`` and for all else that writes there."""
+    out = sys.stdout
+    try:
+        out.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError, AttributeError):  # closed, or never there
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        out.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def resolve(spec: str, folder: str = "", pickled: Mapping[str, bytes] = NOTHING_PICKLED) -> Function:

@@ -75,7 +75,7 @@ class CallLane:
             bytes_max=job.limits.reply_bytes_max,
             processes_max=self._cores,
             surroundings=settings.surroundings,
-            folder=os.getcwd(),
+            folder=job.folder or os.getcwd(),
         )
         self._width = self._functions.width
 

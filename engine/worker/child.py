@@ -42,7 +42,7 @@ def main() -> int:
     os.dup2(nothing, 1)
     settle_in(settings.surroundings)
     try:
-        function = resolve(settings.function, pickled=settings.surroundings.pickled)
+        function = resolve(settings.function, settings.folder, pickled=settings.surroundings.pickled)
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

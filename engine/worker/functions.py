@@ -83,7 +83,7 @@ class Functions:
                 f"{spec} is async: it runs on the worker's loop, not in a thread. Leave mode out."
             )
         if mode == "process":
-            child = ChildSettings(spec, by_name, bytes_max, home, os.getpid())
+            child = ChildSettings(spec, by_name, bytes_max, home, os.getpid(), folder)
             ended = functools.partial(late, timeout_s, "its process was ended")
             self._children = Children(child, timeout_s=timeout_s, late=ended, processes_max=processes_max)
             self.start = self._start_in_child

@@ -7,12 +7,13 @@ import pytest
 
 from engine.config import Job, jobs_of
 from engine.core.errors import UsageError
+from engine.providers import make_provider
 from engine.settings import Loaded, load
 
 KEY = {"OPENAI_API_KEY": "sk-test-0123456789"}
 
 
-def loaded(tmp_path: Path, *steps: dict[str, Any], **flags: Any) -> Loaded:
+def loaded(tmp_path: Path, *steps: dict[str, Any], environment: dict[str, str] = KEY, **flags: Any) -> Loaded:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "a", "url": "b"}\n')
     given = {
@@ -22,7 +23,7 @@ def loaded(tmp_path: Path, *steps: dict[str, Any], **flags: Any) -> Loaded:
         "steps": list(steps),
         **flags,
     }
-    return load(given, KEY)
+    return load(given, environment)
 
 
 def job(tmp_path: Path, *steps: dict[str, Any], **flags: Any) -> Job:
@@ -92,6 +93,56 @@ def test_a_step_with_an_address_of_its_own_has_neither_the_jobs_key_nor_its_limi
     assert found.auth[0] and not found.auth[1]
     with pytest.raises(UsageError, match="There is no key for https://api.example.com"):
         loaded(tmp_path, {"name": "b", "prompt": "y", "base_url": "https://api.example.com/v1"})
+
+
+def test_a_step_of_another_provider_sends_its_key_to_that_providers_address_and_not_to_the_jobs(
+    tmp_path: Path,
+) -> None:
+    keys = {**KEY, "ANTHROPIC_API_KEY": "sk-ant-0123456789"}
+    other = {"name": "b", "prompt": "y", "provider": "anthropic", "max_tokens": 9}
+    flags = {"base_url": "https://gateway.example.com/v1", "api_version": "2", "endpoint": "responses"}
+    found = loaded(tmp_path, {"name": "a", "prompt": "x"}, other, environment=keys, **flags)
+    mine, its = found.job.steps
+    assert (mine.target.base_url, mine.target.endpoint) == ("https://gateway.example.com/v1", "responses")
+    assert (its.target.base_url, its.target.api_version, its.target.endpoint) == ("", "", "chat")
+    assert make_provider(its.target).origin == "https://api.anthropic.com"
+    assert len(found.auth[1]) == 1
+    told = {**other, "base_url": "https://other.example.com"}
+    (named,) = loaded(tmp_path, told, environment=keys, **flags).job.steps
+    assert named.target.base_url == "https://other.example.com"
+
+
+@pytest.mark.parametrize(
+    ("own", "base_url"),
+    [
+        ({"provider": "openai"}, ""),
+        ({"base_url": "https://api.openai.com/v1/"}, ""),
+        ({"base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1"),
+    ],
+)
+def test_a_step_that_names_the_jobs_own_provider_or_address_keeps_its_key_and_limits(
+    tmp_path: Path, own: dict[str, Any], base_url: str
+) -> None:
+    keys = {"OWN_KEY": "sk-own-0123456789"}
+    found = loaded(
+        tmp_path, {"name": "a", "prompt": "x", **own}, environment=keys, base_url=base_url, rpm=600, tpm=9000,
+        api_key_env="OWN_KEY",
+    )  # fmt: skip
+    (step,) = found.job.steps
+    assert (step.rpm, step.tpm, step.api_key_env) == (600, 9000, "OWN_KEY")
+    assert found.auth[0]
+
+
+def test_limits_of_the_job_that_would_hold_for_no_step_are_refused(tmp_path: Path) -> None:
+    away = {"name": "a", "prompt": "x", "base_url": "http://127.0.0.1:9/v1"}
+    page = {"name": "page", "url": "http://127.0.0.1:9/{{ text }}"}
+    with pytest.raises(UsageError, match="rpm and tpm would hold for no step.*rpm = 60 under"):
+        job(tmp_path, away, page, rpm=60, tpm=9000)
+    assert [step.rpm for step in job(tmp_path, away, page, {"name": "b", "prompt": "y"}, rpm=60).steps] == [
+        None,
+        None,
+        60,
+    ]
 
 
 def test_files_that_steps_of_a_job_file_name_are_beside_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from jobs import job
 
 from engine.cli.again import correct
 from engine.cli.main import main
-from engine.config import Endpoint, Job
+from engine.config import Endpoint, Job, StepPlan
 from engine.coordinator.plan import check, open_store
 from engine.core.commit import Commit, OutcomeRow
 from engine.core.errors import UsageError
@@ -110,3 +110,18 @@ def test_a_correction_that_makes_two_endpoints_one_is_refused_before_a_row_is_op
     assert "one and the same" in capsys.readouterr().err
     with Store.view(Path(made.state)) as store:
         assert store.counts().failed == {"timeout": 1}
+
+
+def test_what_concerns_all_steps_of_a_job_is_corrected_without_a_steps_name() -> None:
+    plan = StepPlan("a", job().step, job().target)
+    made = correct(
+        job(steps=(plan,)), ["in-flight=7", "procs=3", "share=2", "max-failures=5%", "a.retries=1"]
+    )
+    assert (made.in_flight, made.in_flight_auto, made.procs, made.share) == (7, False, 3, 2.0)
+    assert (made.max_failures, made.steps[0].retries) == ("5%", 1)
+    assert correct(made, ["in-flight=auto"]).in_flight_auto
+    for change in ("model=n", "rpm=5", "retries=2", "b.model=n", "a.in-flight=9"):
+        with pytest.raises(
+            UsageError, match="say which one, like a.model=.*without a step's name: .*in-flight"
+        ):
+            correct(made, [change])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jobs import job
 
-from engine.config import Endpoint, Job, StepSettings
+from engine.config import Endpoint, Job, StepPlan, StepSettings
 from engine.coordinator.plan import check, open_store
 from engine.core.errors import UsageError
 from engine.core.model import Target
@@ -32,6 +32,18 @@ def test_a_template_that_names_an_unknown_column_is_refused_with_the_known_ones(
     made = files(tmp_path)
     with pytest.raises(UsageError, match="'txet'.*Known columns: text"):
         check(replace(made, step=StepSettings(prompt="{{ txet }}")))
+
+
+def test_a_name_that_is_not_there_is_refused_with_the_step_that_has_it(tmp_path: Path) -> None:
+    made = files(tmp_path)
+    plans = [
+        StepPlan(name, StepSettings(prompt=prompt, into=name), made.target)
+        for name, prompt in (("a", "{{ text }}"), ("b", "{{ a }} {{ txet }}"))
+    ]
+    with pytest.raises(
+        UsageError, match="Step b: the template names 'txet', which the input's first 100 records do not"
+    ):
+        check(replace(made, steps=tuple(plans)))
 
 
 def test_a_template_with_a_mistake_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,29 +130,6 @@ def test_the_step_says_what_it_gives_and_hands_over_the_row() -> None:
     assert called.arguments == {"a": 1} and called.call.charge.tokens == 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"mode": "fork"}, "Known: loop, thread, process"),
-        ({"function": "json:dump_all"}, "The module json has no function dump_all. Did you mean dump"),
-        ({"function": "json"}, "Write module:function"),
-        ({"function": ""}, "Write module:function"),
-        ({"function": "no_such_module:f"}, "There is no module no_such_module."),
-        ({"function": "json:decoder"}, "is no function, but of type module"),
-    ],
-)
-def test_a_step_that_cannot_work_is_refused_before_anything_is_called(
-    changes: dict[str, str], says: str
-) -> None:
-    settings = StepSettings(**{"kind": "call", "function": "json:dumps", **changes})  # type: ignore[arg-type]
-    with pytest.raises(UsageError) as caught:
-        Call(settings)
-    assert says in str(caught.value)
-
-
-def test_a_script_that_is_gone_is_refused_too_and_what_was_pickled_is_left_to_the_workers(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(UsageError, match="is not there any more"):
-        Call(StepSettings(kind="call", function=f"script:{tmp_path}/gone.py:f"))
-    assert Call(StepSettings(kind="call", function="pickled:f-0123")).into == "response"
+def test_a_mode_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="Known: loop, thread, process"):
+        Call(StepSettings(kind="call", function="json:dumps", mode="fork"))

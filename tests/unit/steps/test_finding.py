@@ -56,6 +56,21 @@ def test_a_module_of_the_working_folder_is_found_and_so_is_a_method_in_it(tmp_pa
     assert "has no function Paint.mixed. Did you mean mix?" in refused("colours:Paint.mixed", str(tmp_path))
 
 
+def test_what_a_module_prints_when_it_is_checked_goes_to_standard_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "import os\nprint('by print')\nos.write(1, b'by descriptor')\ndef f(row): ...\n"
+    written(tmp_path / "talking.py", text)
+    written(tmp_path / "failing.py", text + "int('one')\n")
+    check("talking:f", str(tmp_path))
+    with pytest.raises(UsageError):
+        check("failing:f", str(tmp_path))
+    print("afterwards", flush=True)
+    shown = capfd.readouterr()
+    assert shown.out == "afterwards\n"
+    assert shown.err.count("by print") == shown.err.count("by descriptor") == 2
+
+
 def test_a_module_that_cannot_be_imported_says_what_happened_and_where(tmp_path: Path) -> None:
     written(tmp_path / "broken.py", "x = 1\nint('one')\n")
     written(tmp_path / "needy.py", "import no_such_package\n")
