@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "use a step whose bytes have changed", "store/writing.py",
-        "or _step_checksum(row, step, ok == 1, data or b\"\") != crc", "or crc is None", "tests/unit/store/test_steps.py",
+        "or _step_checksum(row, step, ok == 1, digest, data or b\"\") != crc", "or crc is None", "tests/unit/store/test_steps.py",
     ),
     Mutant(
         "forget a finished step when its worker dies", "coordinator/stepbook.py",

@@ -197,6 +197,19 @@ def test_rows_that_failed_are_tried_again_from_the_step_that_failed(tmp_path: Pa
     assert [one["third"] for one in failed] == [answers(one["text"])["third"] for one in failed]
 
 
+def test_a_finished_step_is_not_joined_to_a_row_that_has_changed_since(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 3)
+    with MockProcess(MockSettings(latency="10ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR.replace('"second of', '"{{ 1 // id }}second of'))
+        assert start(tmp_path, "--procs", "1").summary()["failed"] == 1
+        source = (tmp_path / "in.jsonl").read_text()
+        (tmp_path / "in.jsonl").write_text(source.replace("row 0 says hello", "row 0 says goodbye"))
+        before = asked(mock)
+        again = run("retry", str(tmp_path / "out.jsonl.run"), "--set", "second.prompt={{ first }}")
+        assert again.wait() == 2 and "The input has changed: row 0 (line 1)" in again.err
+        assert asked(mock) == before
+
+
 @pytest.mark.parametrize("who", ["coordinator", "worker"])
 def test_a_finished_step_is_never_repeated_whatever_dies(tmp_path: Path, who: str) -> None:
     rows = 300

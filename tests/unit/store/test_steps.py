@@ -12,7 +12,7 @@ from engine.store import Commit, OutcomeRow, Store
 
 
 def step(row: int, number: int, data: bytes = b'{"a": 1}', *, ok: bool = True) -> StepRow:
-    return StepRow(row, number, ok, data, 2, 30, 40)
+    return StepRow(row, number, ok, data, 2, 30, 40, -(2**63) + row)
 
 
 @pytest.fixture
@@ -67,10 +67,11 @@ def test_forgetting_all_outcomes_opens_every_row_and_keeps_what_they_cost(store:
     assert not store.is_finished() and list(store.finished()) == []
 
 
-def test_a_step_whose_bytes_are_not_what_was_written_is_never_used(store: Store, folder: Path) -> None:
+@pytest.mark.parametrize("change", ["data = CAST('{\"a\": 9}' AS BLOB)", "digest = 5", "digest = 'x'"])
+def test_a_step_that_is_not_what_was_written_is_never_used(store: Store, folder: Path, change: str) -> None:
     store.apply([Commit(steps=[step(3, 0)])])
     with sqlite3.connect(folder / "store.db") as connection:
-        connection.execute("UPDATE step SET data = ?", (b'{"a": 9}',))
+        connection.execute(f"UPDATE step SET {change}")
     with pytest.raises(StoreFailure, match="a step of row 3 is not what was written"):
         store.steps_of([3])
 
