@@ -117,16 +117,20 @@ def reread(job: Job, step: str) -> Job:
     return job
 
 
-def again_from(store: Store, job: Job, step: str) -> None:
-    """Forget what a step and those that need it came to, in all rows. Raises UsageError where an earlier one changed."""
+def again_from(store: Store, job: Job, step: str) -> bool:
+    """Forget what a step and those that need it came to, in all rows, and make ``job`` the run's own.
+
+    False, and nothing is forgotten, where the same was begun before and was stopped: then it goes on.
+    Raises UsageError where an earlier step changed.
+    """
     again = chain_of(job).shape.names_from(step)
     known = (store.identity() or {}).get("steps", {})
-    mine = json.loads(json.dumps(job.identity()))["steps"]
+    identity = json.loads(json.dumps(job.identity()))
+    mine = identity["steps"]
     changed = [name for name in mine if name not in again and known.get(name) != mine[name]]
     if changed:
         raise UsageError(
             f"The step {changed[0]} is not what it was either, and --from {step} would keep what it came to. "
             f"Give --from {changed[0]}, or change it back. Nothing was sent."
         )
-    store.forget_steps(again)
-    store.forget_all()
+    return store.forget_from(again, identity)

@@ -75,13 +75,13 @@ def retry_command(
     auth = auth_for(job)
     check_different(job, auth)
     check(job).source.close()
+    progress = choose_progress(quiet=quiet, no_progress=no_progress)
     with Store.open(folder, durability=job.durability) as store:
         if from_ is None:
-            store.forget_failed(kind)
-        else:
-            again_from(store, job, from_)
-        store.set_identity(json.loads(json.dumps(job.identity())))
-    summary = run_job(job, auth, choose_progress(quiet=quiet, no_progress=no_progress))
+            store.forget_failed(kind, identity=json.loads(json.dumps(job.identity())))
+        elif not again_from(store, job, from_):
+            progress.note(f"the same --from {from_} was stopped before its end: it goes on from there")
+    summary = run_job(job, auth, progress)
     show(summary, as_json=as_json, quiet=quiet, to_stderr=job.output == "-")
     return summary.exit_code
 

@@ -288,6 +288,24 @@ def test_a_changed_step_is_run_again_with_what_needs_it_and_nothing_else(tmp_pat
         assert record["second"] == expected_answer(f"2nd of {record['first']}")
 
 
+def test_going_again_from_a_step_that_was_interrupted_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 100)
+    flags = ("--from", "second", "--json", "--no-progress")
+    with MockProcess(MockSettings(latency="100ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        assert start(tmp_path, "--procs", "1", "--in-flight", "20").summary()["ok"] == 100
+        write_job(tmp_path, mock, LINEAR.replace("second of", "2nd of"))
+        begun = Run("retry", str(tmp_path / "out.jsonl.run"), *flags)
+        until(lambda: mock.stats()["ok"] > 340)
+        begun.kill(signal.SIGINT)
+        assert begun.wait() == 4
+        before = mock.stats()["ok"]
+        again = run("retry", str(tmp_path / "out.jsonl.run"), *flags)
+        assert again.last_json()["ok"] == 100 and "it goes on from there" in again.err
+        assert 300 < before < 500 and mock.stats()["ok"] == 500
+        assert max(asked(mock).values()) == 1
+
+
 def test_steps_of_one_quota_share_it_and_use_it(tmp_path: Path) -> None:
     rpm = 12_000
     write_rows(tmp_path / "in.jsonl", 500)
