@@ -288,6 +288,20 @@ def test_a_changed_step_is_run_again_with_what_needs_it_and_nothing_else(tmp_pat
         assert record["second"] == expected_answer(f"2nd of {record['first']}")
 
 
+def test_an_earlier_step_is_corrected_for_the_rows_that_failed_and_for_no_others(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 9)
+    with MockProcess(MockSettings(latency="10ms")) as mock:
+        write_job(tmp_path, mock, LINEAR.replace('"second of', '"{{ 1 // (id % 3) }}second of'))
+        assert start(tmp_path, "--procs", "1").summary()["failed"] == 3
+        changes = ("--set", "first.prompt=1st of {{ text }}", "--set", "second.prompt=second of {{ first }}")
+        state = str(tmp_path / "out.jsonl.run")
+        assert run("retry", state, *changes, "--json", "--no-progress").last_json()["requests"] == 9
+    for record in read_rows(tmp_path / "out.jsonl"):
+        word = "first" if record["id"] % 3 else "1st"
+        assert record["first"] == expected_answer(f"{word} of {record['text']}")
+        assert record["_status"] == "ok"
+
+
 def test_going_again_from_a_step_that_was_interrupted_goes_on_with_the_same_command(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", 100)
     flags = ("--from", "second", "--json", "--no-progress")
