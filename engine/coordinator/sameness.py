@@ -67,7 +67,9 @@ def _different(known: dict[str, Any], job: Job) -> list[str]:
 
 def _harmless(path: str, job: Job) -> bool:
     """The embedded mock is set up by its address; other speeds do not make it another job."""
-    return path == "target.base_url" and job.target.provider == "mock"
+    targets = {"target": job.target} | {f"steps.{plan.name}.target": plan.target for plan in job.steps}
+    place, _, name = path.rpartition(".")
+    return name == "base_url" and place in targets and targets[place].provider == "mock"
 
 
 def _differences(one: Any, other: Any, path: str = "") -> list[str]:

@@ -52,6 +52,16 @@ def test_the_command_that_is_proposed_names_every_step_to_begin_from(
         check_same(steps_job(**{name: prompt_of(name) for name in changed}), store)
 
 
+def test_another_speed_of_a_steps_mock_is_no_other_job_and_another_address_is(store: Store) -> None:
+    quick = Target(provider="mock", base_url="mock:latency=9ms", model="m")
+    check_same(steps_job(b={"target": quick}), store)
+    with pytest.raises(UsageError, match="steps.b.target.base_url"):
+        check_same(
+            steps_job(b={"target": Target(provider="openai", base_url="http://127.0.0.1:9/v1", model="m")}),
+            store,
+        )
+
+
 def test_a_job_with_other_formats_is_another_job(store: Store) -> None:
     with pytest.raises(UsageError, match="was another job; what differs: meta"):
         check_same(replace(steps_job(), meta=True), store)
