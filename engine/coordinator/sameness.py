@@ -39,9 +39,12 @@ def check_same(job: Job, store: Store) -> None:
 
 
 def changed_steps(known: dict[str, Any], job: Job) -> list[str]:
-    """The job's steps that are not what they were, in its order. ``known``: the identity its state was begun with."""
+    """The job's steps that are not what they were, in its order. ``known``: the identity its state was begun with.
+
+    A step whose result is only kept or left out from now on has not changed: what it came to can be used.
+    """
     paths = [path.split(".") for path in _different(known, job)]
-    changed = {path[1] for path in paths if path[0] == "steps" and path[1:]}
+    changed = {path[1] for path in paths if path[0] == "steps" and path[1:] and path[2:] != ["keep"]}
     return [name for name in job.places if name in changed]
 
 

@@ -67,3 +67,10 @@ def test_two_changed_steps_that_do_not_need_each_other_are_run_again_together(st
     assert store.counts().rows == 2 and store.is_finished()
     assert again_from(store, changed, ["c", "a"])
     assert kept(store) == [(0, "b"), (1, "b")]
+
+
+def test_what_is_kept_of_earlier_steps_may_differ_where_the_last_one_runs_again(store: Store) -> None:
+    made = steps_job()
+    dropped = replace(made, steps=(replace(made.steps[0], keep=False), *made.steps[1:]))
+    assert again_from(store, dropped, ["c"])
+    assert kept(store) == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]

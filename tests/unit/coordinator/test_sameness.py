@@ -8,7 +8,7 @@ import pytest
 from jobs import job
 
 from engine.config import Job, StepPlan, StepSettings
-from engine.coordinator.sameness import check_same
+from engine.coordinator.sameness import check_same, first_of
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.store import Store
@@ -50,6 +50,12 @@ def test_the_command_that_is_proposed_names_every_step_to_begin_from(
 ) -> None:
     with pytest.raises(UsageError, match=command):
         check_same(steps_job(**{name: prompt_of(name) for name in changed}), store)
+
+
+def test_where_only_what_is_kept_differs_the_last_step_is_proposed(store: Store) -> None:
+    with pytest.raises(UsageError, match="steps.a.keep.* --from c to run"):
+        check_same(steps_job(a={"keep": False}), store)
+    assert first_of(steps_job(), []) == ["c"]
 
 
 def test_another_speed_of_a_steps_mock_is_no_other_job_and_another_address_is(store: Store) -> None:
