@@ -79,8 +79,17 @@ MUTANTS = (
     ),
     Mutant(
         "take a step from a dead worker", "core/ledger.py",
-        "        if held is None or row not in held.leases.get(lease, ()):", "        if held is None and row < 0:",
+        "held = None if holding is None else holding.leases.get(lease, {}).get(row)",
+        "held = next((rows[row] for one in self._holdings.values() for rows in one.leases.values() if row in rows), None)",
         "tests/unit/core/test_ledger.py",
+    ),
+    Mutant(
+        "join a finished step to a row that has changed", "coordinator/stepbook.py",
+        "if one.digest != row.digest:", "if one.digest is None:", "tests/unit/coordinator/test_stepbook.py",
+    ),
+    Mutant(
+        "pay again for what was stopped on its way from a step", "store/reopening.py",
+        "        return False\n", "        pass\n", "tests/unit/store/test_steps.py",
     ),
     Mutant(
         "run a finished step again", "worker/chains.py",
@@ -88,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "use a step whose bytes have changed", "store/writing.py",
-        "or _step_checksum(row, step, ok == 1, data or b\"\") != crc", "or crc is None", "tests/unit/store/test_steps.py",
+        "or _step_checksum(row, step, ok == 1, digest, data or b\"\") != crc", "or crc is None", "tests/unit/store/test_steps.py",
     ),
     Mutant(
         "forget a finished step when its worker dies", "coordinator/stepbook.py",

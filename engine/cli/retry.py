@@ -5,7 +5,6 @@ Rules of this file:
 2. With ``--from`` all rows are opened, and what the steps before that one came to is used again.
 """
 
-import json
 from dataclasses import replace
 from typing import Annotated
 
@@ -27,9 +26,10 @@ def retry_command(
         list[str] | None, typer.Option("--set", help="NAME=VALUE: correct a setting first.")
     ] = None,
     from_: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--from", help="Of a job with steps: run this step and what needs it again, for all rows."
+            "--from",
+            help="Of a job with steps: run this step and what needs it again, for all rows. May be repeated.",
         ),
     ] = None,
     as_json: Annotated[
@@ -41,7 +41,7 @@ def retry_command(
     """Send the failed rows of a finished or stopped run again."""
     import msgspec
 
-    from engine.cli.again import again_from, correct, reread
+    from engine.cli.again import again_failed, again_from, correct, reread
     from engine.cli.folders import state_folder
     from engine.cli.run import show
     from engine.config import Job
@@ -58,7 +58,7 @@ def retry_command(
         raise UsageError(f"There is no failure kind {kind!r}. Known: {', '.join(ErrorKind)}.")
     with Store.view(folder) as store:
         kept = store.get_meta("job")
-    if from_ is not None and kind is not None:
+    if from_ and kind is not None:
         raise UsageError("--from is about all rows and --kind about some: give one of them.")
     if kept is None:
         raise UsageError(f"The run in {folder} has not begun; start it with engine run.")
@@ -68,20 +68,22 @@ def retry_command(
             "This run read standard input, or the rows of a Python program: pipe the same rows into engine run "
             "--retry-failed, or call retry_failed() of the program's Pool."
         )
-    if from_ is not None:
+    if from_:
         job = reread(job, from_)
     job = replace(correct(job, set_ or []), state=str(folder), fresh=False, retry_failed=False)
     # Whatever can be refused is refused before a single row is opened again.
     auth = auth_for(job)
     check_different(job, auth)
     check(job).source.close()
+    progress = choose_progress(quiet=quiet, no_progress=no_progress)
     with Store.open(folder, durability=job.durability) as store:
-        if from_ is None:
-            store.forget_failed(kind)
-        else:
-            again_from(store, job, from_)
-        store.set_identity(json.loads(json.dumps(job.identity())))
-    summary = run_job(job, auth, choose_progress(quiet=quiet, no_progress=no_progress))
+        if not from_:
+            again_failed(store, job, kind)
+        elif not again_from(store, job, from_):
+            progress.note(
+                f"the same --from {' --from '.join(from_)} was stopped before its end: it goes on from there"
+            )
+    summary = run_job(job, auth, progress)
     show(summary, as_json=as_json, quiet=quiet, to_stderr=job.output == "-")
     return summary.exit_code
 

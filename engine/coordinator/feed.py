@@ -175,10 +175,15 @@ class _Stopped(Exception):
 
 def _compare(row: SourceRow, digest: int) -> None:
     if row.digest != digest:
-        raise UsageError(
-            f"The input has changed: row {row.row} (line {row.line}) was finished with other bytes. Nothing of it is "
-            "sent again. Restore the input, or start over with --fresh (the results so far are moved aside)."
-        )
+        raise changed_input(row.row, row.line)
+
+
+def changed_input(row: int, line: int) -> UsageError:
+    """What is said where a row, or a step of it, was finished with other bytes than the input has now."""
+    return UsageError(
+        f"The input has changed: row {row} (line {line}) was finished with other bytes. Nothing of it is "
+        "sent again. Restore the input, or start over with --fresh (the results so far are moved aside)."
+    )
 
 
 def _shorter(rows: int) -> UsageError:

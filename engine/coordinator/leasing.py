@@ -37,7 +37,7 @@ class Leasing:
         feed: Feed,
         children: list[Child],
         on_change: Callable[[], None],
-        find_steps: Callable[[list[int], Then], None] = lambda rows, then: then([]),
+        find_steps: Callable[[list[LedgerRow], Then], None] = lambda rows, then: then([]),
     ) -> None:
         """``find_steps``: what was finished of rows before, in a job of several steps."""
         self._lease_bytes_max = job.limits.lease_bytes_max
@@ -104,7 +104,7 @@ class Leasing:
         numbers = [row.row for row in rows]
 
         def recorded() -> None:
-            self._find_steps(numbers, send)
+            self._find_steps(rows, send)
 
         def send(done: list[StepLine]) -> None:
             # The worker may have died meanwhile: its rows are waiting again under another lease.

@@ -17,6 +17,7 @@ import msgspec
 from engine.config import Job, jobs_of, rates_of
 from engine.coordinator.caller import Caller, Out
 from engine.coordinator.embedded import is_embedded, settings_of
+from engine.coordinator.sameness import check_same
 from engine.core.errors import RowError, UsageError
 from engine.core.quota import Rates
 from engine.formats import format_named
@@ -182,7 +183,7 @@ def open_store(plan: Plan, note: Any) -> Store:
             note(f"the state of the earlier run was moved to {aside}")
     store = Store.open(folder, durability=job.durability)
     try:
-        _same_job(job, store)
+        check_same(job, store)
         if store.get_meta("run_id") is None:
             store.set_meta("run_id", secrets.token_hex(8))
         store.set_meta("job", msgspec.json.encode(_found_from_anywhere(job)).decode())
@@ -210,45 +211,3 @@ def _found_from_anywhere(job: Job) -> Job:
 
 def _absolute(path: str) -> str:
     return path if path in ("", "-") else os.path.abspath(path)
-
-
-def _same_job(job: Job, store: Store) -> None:
-    known = store.identity()
-    mine = json.loads(json.dumps(job.identity()))
-    if known is None:
-        store.set_identity(mine)
-        return
-    different = [path for path in _differences(known, mine) if not _harmless(path, job)]
-    changed = [path.split(".")[1] for path in different if path.startswith("steps.")]
-    if different and len(changed) == len(different):
-        first = (
-            next(name for name in job.places if name in changed)
-            if set(changed) & set(job.places)
-            else changed[0]
-        )
-        raise UsageError(
-            f"An earlier run in {job.state} had other steps; what differs: {', '.join(different)}. Nothing was sent. Give the "
-            f"same steps to go on with it, engine retry RUN --from {first} to run that step and what needs it again for all "
-            "rows, or --fresh to start over (the earlier results are moved aside)."
-        )
-    if different:
-        raise UsageError(
-            f"An earlier run in {job.state} was another job; what differs: {', '.join(different)}. Nothing was sent. "
-            "Give the same settings to go on with it, --fresh to start over (the earlier results are moved aside), "
-            "or correct a setting for the failed rows only with: engine retry RUN --set NAME=VALUE"
-        )
-
-
-def _harmless(path: str, job: Job) -> bool:
-    """The embedded mock is set up by its address; other speeds do not make it another job."""
-    return path == "target.base_url" and job.target.provider == "mock"
-
-
-def _differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Dotted names of what differs between two JSON values."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        found: list[str] = []
-        for name in sorted(one.keys() | other.keys()):
-            found += _differences(one.get(name), other.get(name), f"{path}.{name}" if path else name)
-        return found
-    return [] if one == other else [path]

@@ -244,7 +244,7 @@ class Session:
             if tally.ok_replies and not self._gates_open[endpoint]:
                 self._gates_open[endpoint] = True
                 self.tune()
-        steps = [one for one in message.steps if self._ledger.holds(child.key, one.lease, one.row)]
+        steps = [(self._ledger.held(child.key, one.lease, one.row), one) for one in message.steps]
         rows: list[OutcomeRow] = []
         for line in message.lines:
             held = self._ledger.finish(child.key, line.lease, line.row)

@@ -3,15 +3,18 @@
 Rules of this file:
 1. A step that has ended is taken only from the worker that holds its row; what it came to is committed at the latest
    together with the row's outcome.
-2. What was finished before travels with the lease of its row: it is looked up only where there can be anything.
+2. What was finished before travels with the lease of its row: it is looked up only where there can be anything, and
+   never joined to a row whose bytes have changed since.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 from engine.config import Job
+from engine.coordinator.feed import changed_input
 from engine.core.commit import StepRow
 from engine.core.errors import EngineError, InternalFault
+from engine.core.ledger import LedgerRow
 from engine.store import Store
 from engine.wire.messages import StepLine
 
@@ -33,8 +36,8 @@ class StepBook:
         """Rows are open again that a worker had begun."""
         self._may_find = self._store is not None
 
-    def rows_of(self, lines: Sequence[StepLine]) -> list[StepRow]:
-        """As they are committed."""
+    def rows_of(self, lines: Sequence[tuple[LedgerRow | None, StepLine]]) -> list[StepRow]:
+        """As they are committed, each with its row; None for one that its worker no longer holds: that is left out."""
         if self._store is None:
             return []
         numbers = self._numbers
@@ -47,30 +50,39 @@ class StepBook:
                 line.attempts,
                 line.tokens_in,
                 line.tokens_out,
+                held.digest,
             )
-            for line in lines
-            if 0 <= line.step < len(numbers)
+            for held, line in lines
+            if held is not None and 0 <= line.step < len(numbers)
         ]
 
-    def find(self, rows: list[int], then: Then) -> None:
-        """Call ``then`` with what was finished of these rows before; at once where that can be nothing."""
+    def find(self, rows: list[LedgerRow], then: Then) -> None:
+        """Call ``then`` with what was finished of these rows before; at once where that can be nothing.
+
+        A row whose bytes are not those that its steps were finished with stops the run: ``then`` is not called.
+        """
         if not self._may_find:
             then([])
             return
         looking = self._loop.create_task(self._find(rows, then))
         looking.add_done_callback(self._looked)
 
-    async def _find(self, rows: list[int], then: Then) -> None:
+    async def _find(self, rows: list[LedgerRow], then: Then) -> None:
         assert self._store is not None
-        found = await self._loop.run_in_executor(None, self._store.steps_of, rows)
+        by_number = {row.row: row for row in rows}
+        steps = await self._loop.run_in_executor(None, self._store.steps_of, list(by_number))
         places = self._places
+        found = [one for one in steps if one.ok and one.step in places]
+        for one in found:
+            row = by_number[one.row]
+            if one.digest != row.digest:
+                raise changed_input(row.row, row.line)
         then(
             [
                 StepLine(
                     one.row, 0, places[one.step], True, one.data, one.attempts, one.tokens_in, one.tokens_out
                 )
                 for one in found
-                if one.ok and one.step in places
             ]
         )
 

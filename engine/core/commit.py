@@ -32,6 +32,7 @@ class OutcomeRow(NamedTuple):
 class StepRow(NamedTuple):
     """One step of a row that has ended, in a job of several. ``step``: its number in the store.
 
+    ``digest`` is as in ``OutcomeRow``: a row whose bytes are others has not been through this step.
     ``data`` is JSON in UTF-8: its columns, or of one that failed what is known of it.
     """
 
@@ -42,6 +43,7 @@ class StepRow(NamedTuple):
     attempts: int  # requests sent for it
     tokens_in: int
     tokens_out: int
+    digest: int  # of the input row's bytes
 
 
 class Commit(NamedTuple):

@@ -169,13 +169,13 @@ class Ledger:
             self._close(holding, lease)
         return found
 
-    def holds(self, worker: int, lease: int, row: int) -> bool:
-        """Whether the worker holds the row under this lease. Who does not is counted as stale."""
-        held = self._holdings.get(worker)
-        if held is None or row not in held.leases.get(lease, ()):
+    def held(self, worker: int, lease: int, row: int) -> LedgerRow | None:
+        """The row, if the worker holds it under this lease. Who does not is counted as stale."""
+        holding = self._holdings.get(worker)
+        held = None if holding is None else holding.leases.get(lease, {}).get(row)
+        if held is None:
             self.stale_refused += 1
-            return False
-        return True
+        return held
 
     def release(self, worker: int, rows: Iterable[int]) -> list[tuple[int, list[int]]]:
         """The worker gives rows back unsent: they wait again, in front, in the order they were leased in.

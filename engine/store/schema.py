@@ -13,8 +13,8 @@ COLUMNS = 11  # of an outcome
 # their records; ``failed`` has entries for failed rows only, so it costs nothing where all goes well.
 _STEPS = """
 CREATE TABLE step (
-    place INTEGER PRIMARY KEY, ok INTEGER NOT NULL, attempts INTEGER NOT NULL, tokens_in INTEGER NOT NULL,
-    tokens_out INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL
+    place INTEGER PRIMARY KEY, ok INTEGER NOT NULL, digest INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE TABLE step_name (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 """
@@ -53,9 +53,9 @@ MIGRATIONS = {
 # Steps of a row that have ended lie together: a place is the row's number and the step's. A step's number is its name's
 # for as long as the store lives, wherever in the job it stands.
 STEP_NUMBERS = 4096
-PUT_STEP = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?)"
+PUT_STEP = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 STEPS_BETWEEN = """
-SELECT place, ok, attempts, tokens_in, tokens_out, crc, CAST(data AS BLOB) FROM step
+SELECT place, ok, digest, attempts, tokens_in, tokens_out, crc, CAST(data AS BLOB) FROM step
 WHERE place >= ? AND place < ? ORDER BY place
 """
 

@@ -22,6 +22,13 @@ from engine.core.errors import StoreFailure, UsageError
 from engine.store.faults import damaged
 from engine.store.folder import FolderHold, create_private_file, hold_folder
 from engine.store.opening import DATABASE_NAME, SYNCHRONOUS, connect, named_faults, prepare, version_of
+from engine.store.reopening import (
+    close_run,
+    drop_steps_of_others_than_ok,
+    keep_identity,
+    open_all,
+    open_failed,
+)
 from engine.store.schema import FINISHED_AFTER, RECORDS_AFTER, SENT, SENT_SINCE, STEP_NUMBERS
 from engine.store.writing import read_steps, unpack, write_leases, write_outcomes, write_steps
 
@@ -135,30 +142,35 @@ class Store:
             writer.execute("UPDATE run SET in_doubt = in_doubt + ?", (in_doubt,))
         return in_doubt
 
-    def forget_failed(self, kind: str | None = None) -> int:
+    def forget_failed(
+        self,
+        kind: str | None = None,
+        *,
+        steps: Sequence[str] = (),
+        identity: dict[str, Any] | None = None,
+    ) -> int:
         """Drop the outcomes of failed rows, of one kind or of all, so that they are open again; how many.
 
-        What they cost stays counted. The run is no longer finished if there were any.
+        What they cost stays counted. The run is no longer finished if there were any. In the same transaction
+        ``identity`` is kept, and what ``steps`` came to is dropped in all rows but those that are ok.
         """
-        forgotten = 0
+        numbers = self.step_numbers(steps)
         with self._transaction() as writer:
-            known = writer.execute("SELECT kind FROM tally WHERE kind != '' AND rows > 0").fetchall()
-            for (failed,) in known:
-                if kind is None or failed == kind:
-                    deleted = writer.execute("DELETE FROM outcome WHERE ok = 0 AND kind = ?", (failed,))
-                    forgotten += deleted.rowcount
-                    writer.execute("UPDATE tally SET rows = 0 WHERE kind = ?", (failed,))
-            if forgotten:
-                writer.execute("UPDATE run SET finished = 0")
-        return forgotten
+            drop_steps_of_others_than_ok(writer, numbers)
+            if identity is not None:
+                keep_identity(writer, identity)
+            return open_failed(writer, kind)
 
-    def forget_all(self) -> int:
-        """Drop every outcome, so that all rows are open again; how many. What they cost stays counted."""
+    def forget_from(self, steps: Sequence[str], identity: dict[str, Any]) -> bool:
+        """Open all rows again, drop what these steps came to, and keep ``identity``, in one transaction.
+
+        False, and nothing is dropped, where the same was begun before and has not come to its end: then the run is
+        to go on. What rows cost stays counted.
+        """
+        numbers = self.step_numbers(steps)
         with self._transaction() as writer:
-            forgotten: int = writer.execute("DELETE FROM outcome").rowcount
-            writer.execute("UPDATE tally SET rows = 0")
-            writer.execute("UPDATE run SET finished = 0")
-        return forgotten
+            keep_identity(writer, identity)
+            return open_all(writer, numbers, {"steps": list(steps), "identity": identity})
 
     # --- steps, of jobs that have several ---------------------------------------------------------------
 
@@ -189,16 +201,10 @@ class Store:
                 found += list(read_steps(self._reader, first, last, self._folder))
         return found
 
-    def forget_steps(self, names: Sequence[str]) -> None:
-        """Drop what these steps have come to, in all rows."""
-        numbers = self.step_numbers(names)
-        with self._transaction() as writer:
-            for number in numbers:
-                writer.execute(f"DELETE FROM step WHERE place % {STEP_NUMBERS} = ?", (number,))  # noqa: S608
-
     def set_identity(self, identity: dict[str, Any]) -> None:
         """Keep what makes a resumed run the same job; a JSON object."""
-        self._write("UPDATE run SET identity = ?", json.dumps(identity, sort_keys=True))
+        with self._transaction() as writer:
+            keep_identity(writer, identity)
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a further text about the run under a name of the caller's choice."""
@@ -210,7 +216,8 @@ class Store:
 
     def finish(self) -> None:
         """Mark the run finished: every row of the input has its outcome."""
-        self._write("UPDATE run SET finished = 1")
+        with self._transaction() as writer:
+            close_run(writer)
 
     def _write(self, statement: str, *values: object) -> None:
         with self._transaction() as writer:

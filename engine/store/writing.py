@@ -42,13 +42,14 @@ def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
                 (
                     row * STEP_NUMBERS + step,
                     ok,
+                    digest,
                     attempts,
                     tokens_in,
                     tokens_out,
-                    _step_checksum(row, step, ok, data),
+                    _step_checksum(row, step, ok, digest, data),
                     data,
                 )
-                for row, step, ok, data, attempts, tokens_in, tokens_out in steps
+                for row, step, ok, data, attempts, tokens_in, tokens_out, digest in steps
             ],
         )
         # Counted with the step, and not once more with its row: a step that is done serves its row several times.
@@ -61,16 +62,18 @@ def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
 def read_steps(reader: sqlite3.Connection, first: int, last: int, folder: Path) -> Iterator[StepRow]:
     """The steps that have ended of the rows from ``first`` to ``last``. Raises StoreFailure for one that is damaged."""
     values = (first * STEP_NUMBERS, (last + 1) * STEP_NUMBERS)
-    for place, ok, attempts, tokens_in, tokens_out, crc, data in reader.execute(STEPS_BETWEEN, values):
+    for place, ok, digest, attempts, tokens_in, tokens_out, crc, data in reader.execute(
+        STEPS_BETWEEN, values
+    ):
         row, step = divmod(place, STEP_NUMBERS)
-        sums = (attempts, tokens_in, tokens_out)
-        if set(map(type, sums)) != {int} or _step_checksum(row, step, ok == 1, data or b"") != crc:
+        numbers = (attempts, tokens_in, tokens_out, digest)
+        if set(map(type, numbers)) != {int} or _step_checksum(row, step, ok == 1, digest, data or b"") != crc:
             raise damaged(f"a step of row {row} is not what was written", folder)
-        yield StepRow(row, step, ok == 1, data, *sums)
+        yield StepRow(row, step, ok == 1, data, *numbers)
 
 
-def _step_checksum(row: int, step: int, ok: bool, data: bytes) -> int:
-    return checksum(row, ok, step, data)
+def _step_checksum(row: int, step: int, ok: bool, digest: int, data: bytes) -> int:
+    return checksum(row, ok, step ^ digest, data)
 
 
 def write_leases(writer: sqlite3.Connection, commits: Sequence[Commit], folder: Path) -> None:

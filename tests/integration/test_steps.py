@@ -197,6 +197,19 @@ def test_rows_that_failed_are_tried_again_from_the_step_that_failed(tmp_path: Pa
     assert [one["third"] for one in failed] == [answers(one["text"])["third"] for one in failed]
 
 
+def test_a_finished_step_is_not_joined_to_a_row_that_has_changed_since(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 3)
+    with MockProcess(MockSettings(latency="10ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR.replace('"second of', '"{{ 1 // id }}second of'))
+        assert start(tmp_path, "--procs", "1").summary()["failed"] == 1
+        source = (tmp_path / "in.jsonl").read_text()
+        (tmp_path / "in.jsonl").write_text(source.replace("row 0 says hello", "row 0 says goodbye"))
+        before = asked(mock)
+        again = run("retry", str(tmp_path / "out.jsonl.run"), "--set", "second.prompt={{ first }}")
+        assert again.wait() == 2 and "The input has changed: row 0 (line 1)" in again.err
+        assert asked(mock) == before
+
+
 @pytest.mark.parametrize("who", ["coordinator", "worker"])
 def test_a_finished_step_is_never_repeated_whatever_dies(tmp_path: Path, who: str) -> None:
     rows = 300
@@ -273,6 +286,54 @@ def test_a_changed_step_is_run_again_with_what_needs_it_and_nothing_else(tmp_pat
         assert unknown.wait() == 2 and "Known: first, second, third" in unknown.err
     for record in read_rows(tmp_path / "out.jsonl"):
         assert record["second"] == expected_answer(f"2nd of {record['first']}")
+
+
+def test_an_earlier_step_is_corrected_for_the_rows_that_failed_and_for_no_others(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 9)
+    with MockProcess(MockSettings(latency="10ms")) as mock:
+        write_job(tmp_path, mock, LINEAR.replace('"second of', '"{{ 1 // (id % 3) }}second of'))
+        assert start(tmp_path, "--procs", "1").summary()["failed"] == 3
+        changes = ("--set", "first.prompt=1st of {{ text }}", "--set", "second.prompt=second of {{ first }}")
+        state = str(tmp_path / "out.jsonl.run")
+        assert run("retry", state, *changes, "--json", "--no-progress").last_json()["requests"] == 9
+    for record in read_rows(tmp_path / "out.jsonl"):
+        word = "first" if record["id"] % 3 else "1st"
+        assert record["first"] == expected_answer(f"{word} of {record['text']}")
+        assert record["_status"] == "ok"
+
+
+def test_another_choice_of_what_is_kept_costs_the_last_step_only(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 10)
+    with MockProcess(MockSettings(latency="10ms")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        assert start(tmp_path, "--procs", "1").summary()["ok"] == 10
+        write_job(tmp_path, mock, LINEAR.replace('name = "second"', 'name = "second"\nkeep = false'))
+        refused = start(tmp_path, "--procs", "1")
+        assert refused.wait() == 2 and "--from third to run" in refused.err
+        again = run("retry", str(tmp_path / "out.jsonl.run"), "--from", "third", "--json", "--no-progress")
+        assert again.last_json()["requests"] == 10
+    for record in read_rows(tmp_path / "out.jsonl"):
+        told = answers(record["text"])
+        assert "second" not in record
+        assert (record["first"], record["third"]) == (told["first"], told["third"])
+
+
+def test_going_again_from_a_step_that_was_interrupted_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", 100)
+    flags = ("--from", "second", "--json", "--no-progress")
+    with MockProcess(MockSettings(latency="100ms", log=True, row_key="prompt")) as mock:
+        write_job(tmp_path, mock, LINEAR)
+        assert start(tmp_path, "--procs", "1", "--in-flight", "20").summary()["ok"] == 100
+        write_job(tmp_path, mock, LINEAR.replace("second of", "2nd of"))
+        begun = Run("retry", str(tmp_path / "out.jsonl.run"), *flags)
+        until(lambda: mock.stats()["ok"] > 340)
+        begun.kill(signal.SIGINT)
+        assert begun.wait() == 4
+        before = mock.stats()["ok"]
+        again = run("retry", str(tmp_path / "out.jsonl.run"), *flags)
+        assert again.last_json()["ok"] == 100 and "it goes on from there" in again.err
+        assert 300 < before < 500 and mock.stats()["ok"] == 500
+        assert max(asked(mock).values()) == 1
 
 
 def test_steps_of_one_quota_share_it_and_use_it(tmp_path: Path) -> None:

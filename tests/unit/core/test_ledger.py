@@ -416,10 +416,10 @@ def test_a_step_is_taken_only_from_the_worker_that_holds_its_row_under_that_leas
     ledger.offer([LedgerRow(0, 1, b"{}", 0), LedgerRow(1, 2, b"{}", 0)])
     lease = ledger.lease(1, 1, 1000)
     assert lease is not None
-    assert ledger.holds(1, lease.id, 0)
-    assert not ledger.holds(1, lease.id, 1)
-    assert not ledger.holds(1, lease.id + 1, 0)
-    assert not ledger.holds(2, lease.id, 0)
+    assert ledger.held(1, lease.id, 0) is lease.rows[0]
+    assert not ledger.held(1, lease.id, 1)
+    assert not ledger.held(1, lease.id + 1, 0)
+    assert not ledger.held(2, lease.id, 0)
     ledger.lost(1)
-    assert not ledger.holds(1, lease.id, 0)
+    assert not ledger.held(1, lease.id, 0)
     assert ledger.stale_refused == 4

@@ -12,7 +12,7 @@ from engine.store import Commit, OutcomeRow, Store
 
 
 def step(row: int, number: int, data: bytes = b'{"a": 1}', *, ok: bool = True) -> StepRow:
-    return StepRow(row, number, ok, data, 2, 30, 40)
+    return StepRow(row, number, ok, data, 2, 30, 40, -(2**63) + row)
 
 
 @pytest.fixture
@@ -50,27 +50,60 @@ def test_a_name_keeps_its_number_wherever_it_stands_and_whoever_asks(store: Stor
         assert later.step_numbers(["title"]) == [2]
 
 
-def test_forgetting_steps_leaves_the_others(store: Store) -> None:
+def outcomes(*ok: bool) -> list[OutcomeRow]:
+    return [
+        OutcomeRow(row, is_ok, "" if is_ok else "timeout", 1, b"{}", 3, 1.0, 5, 6)
+        for row, is_ok in enumerate(ok)
+    ]
+
+
+def test_going_again_from_a_step_opens_every_row_and_keeps_the_other_steps_and_what_all_cost(
+    store: Store,
+) -> None:
     a, b = store.step_numbers(["a", "b"])
-    store.apply([Commit(steps=[step(row, number) for row in range(3) for number in (a, b)])])
-    store.forget_steps(["b"])
-    assert store.steps_of([0, 1, 2]) == [step(row, a) for row in range(3)]
-
-
-def test_forgetting_all_outcomes_opens_every_row_and_keeps_what_they_cost(store: Store) -> None:
-    rows = [OutcomeRow(row, row > 0, "" if row else "timeout", 1, b"{}", 3, 1.0, 5, 6) for row in range(4)]
-    store.apply([Commit(outcomes=rows)])
+    steps = [step(row, number) for row in range(3) for number in (a, b)]
+    store.apply([Commit(outcomes=outcomes(False, True, True), steps=steps)])
     store.finish()
-    assert store.forget_all() == 4
+    assert store.forget_from(["b"], {"prompt": "new"})
+    assert store.steps_of([0, 1, 2]) == [step(row, a) for row in range(3)]
     counts = store.counts()
-    assert (counts.ok, counts.failed, counts.attempts, counts.tokens_in) == (0, {}, 12, 20)
+    assert (counts.ok, counts.failed, counts.attempts, counts.tokens_in) == (0, {}, 9, 15)
     assert not store.is_finished() and list(store.finished()) == []
+    assert store.identity() == {"prompt": "new"}
 
 
-def test_a_step_whose_bytes_are_not_what_was_written_is_never_used(store: Store, folder: Path) -> None:
+def test_going_again_from_a_step_that_was_stopped_goes_on_and_one_that_ended_begins_anew(
+    store: Store, folder: Path
+) -> None:
+    (b,) = store.step_numbers(["b"])
+    done = Commit(outcomes=outcomes(True), steps=[step(0, b)])
+    assert store.forget_from(["b"], {"prompt": "new"})
+    store.apply([done])
+    store.close()
+    with Store.open(folder, durability="os") as later:
+        assert not later.forget_from(["b"], {"prompt": "new"})
+        assert later.counts().ok == 1 and later.steps_of([0]) == [step(0, b)]
+        assert later.forget_from(["b"], {"prompt": "newer"}), "another job is not what was begun"
+        assert later.counts().ok == 0 and later.steps_of([0]) == []
+        later.apply([done])
+        later.finish()
+        assert later.forget_from(["b"], {"prompt": "newer"})
+
+
+def test_opening_failed_rows_drops_corrected_steps_of_all_rows_that_are_not_ok(store: Store) -> None:
+    a, b = store.step_numbers(["a", "b"])
+    steps = [step(row, number) for row in range(3) for number in (a, b)]
+    store.apply([Commit(outcomes=outcomes(True, False), steps=steps)])
+    assert store.forget_failed(steps=["b"], identity={"prompt": "new"}) == 1
+    assert store.steps_of([0, 1, 2]) == [step(0, a), step(0, b), step(1, a), step(2, a)]
+    assert store.identity() == {"prompt": "new"}
+
+
+@pytest.mark.parametrize("change", ["data = CAST('{\"a\": 9}' AS BLOB)", "digest = 5", "digest = 'x'"])
+def test_a_step_that_is_not_what_was_written_is_never_used(store: Store, folder: Path, change: str) -> None:
     store.apply([Commit(steps=[step(3, 0)])])
     with sqlite3.connect(folder / "store.db") as connection:
-        connection.execute("UPDATE step SET data = ?", (b'{"a": 9}',))
+        connection.execute(f"UPDATE step SET {change}")
     with pytest.raises(StoreFailure, match="a step of row 3 is not what was written"):
         store.steps_of([3])
 
