@@ -67,7 +67,8 @@ def test_going_again_from_a_step_opens_every_row_and_keeps_the_other_steps_and_w
     assert store.forget_from(["b"], {"prompt": "new"})
     assert store.steps_of([0, 1, 2]) == [step(row, a) for row in range(3)]
     counts = store.counts()
-    assert (counts.ok, counts.failed, counts.attempts, counts.tokens_in) == (0, {}, 9, 15)
+    # Of the rows by themselves, and of the steps.
+    assert (counts.ok, counts.failed, counts.attempts, counts.tokens_in) == (0, {}, 9 + 6 * 2, 15 + 6 * 30)
     assert not store.is_finished() and list(store.finished()) == []
     assert store.identity() == {"prompt": "new"}
 
@@ -125,6 +126,6 @@ def test_a_step_is_counted_when_it_ends_and_not_again_with_its_row(store: Store)
     )
     counts = store.counts()
     assert (counts.ok, counts.attempts, counts.tokens_in, counts.tokens_out) == (1, 4, 60, 80)
-    store.forget_all()
+    assert store.forget_from([], {})
     store.apply([Commit(outcomes=[OutcomeRow(0, True, "", 1, b"{}", 0, 1.0, 0, 0)])])
     assert (store.counts().ok, store.counts().attempts) == (1, 4)
