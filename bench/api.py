@@ -58,7 +58,7 @@ def pool(mock: MockProcess, source: Path, folder: Path, rows: int, steps: int = 
 
 def main(quick: bool) -> None:
     """Measure, print, save."""
-    rows, turns, mapped = (3_000, 1, 10_000) if quick else (20_000, 5, 200_000)
+    rows, turns, mapped = (3_000, 1, 10_000) if quick else (10_000, 3, 100_000)
     cpu: dict[str, list[float]] = {"command line": [], "pool": [], "chain of three": []}
     speeds: list[float] = []
     with scratch() as name, MockProcess(MockSettings(latency="20ms")) as mock:

@@ -54,7 +54,8 @@ def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
         )
         # Counted with the step, and not once more with its row: a step that is done serves its row several times.
         sums = [
-            sum(max(0, value) for value in column) for column in zip(*(one[4:7] for one in steps), strict=True)
+            sum(max(0, value) for value in column)
+            for column in zip(*(one[4:7] for one in steps), strict=True)
         ]
         writer.execute(ADD_TO_TALLY, ("", 0, *sums))
 
