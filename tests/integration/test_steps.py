@@ -561,6 +561,7 @@ def test_a_later_step_whose_endpoint_is_not_there_stops_the_run_and_few_rows_are
     [[steps]]
     name = "dead"
     base_url = "http://127.0.0.1:9/v1"
+    retries = 1000
     prompt = "dead {{ first }}"
     """
     write_rows(tmp_path / "in.jsonl", 3_000)
