@@ -571,7 +571,8 @@ def test_a_later_step_whose_endpoint_is_not_there_stops_the_run_and_few_rows_are
         assert stopped.wait(90) == 3
         requests = mock.stats()["requests"]
     assert "step dead: the endpoint has not answered once" in stopped.last_json()["stopped"]
-    assert requests < 40 + 2 * 40 + 200, "what cannot be finished is not begun without end"
+    # Twice what may be in flight, and what the first step does in a third of a second.
+    assert requests < 1_000, "what cannot be finished is not begun without end"
 
 
 def test_results_larger_together_than_any_message_arrive(tmp_path: Path) -> None:
