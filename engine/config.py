@@ -13,6 +13,7 @@ from engine.core.quota import Rates
 
 WIRES = ("aiohttp", "lean")  # their files are the worker's
 GATE = 16  # requests in flight to an endpoint before its first success
+MODES = ("", "loop", "thread", "process")  # where a function is called; "" for what fits it
 CALL = Target(provider="call")  # of steps that send nothing
 
 

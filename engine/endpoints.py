@@ -15,7 +15,7 @@ from engine.core.model import Target
 from engine.core.quota import Rates
 from engine.credentials import Auth, all_secrets
 from engine.providers import make_provider
-from engine.settingtable import SETTINGS, limits_of
+from engine.settingtable import UnknownSetting, limits_of, read_own
 
 ENDPOINTS_MAX: Final = 64
 _OWN: Final = ("provider", "base_url", "url", "model", "api_version", "api_key_env", *Rates._fields)
@@ -111,20 +111,14 @@ def check_different(job: Job, auth: tuple[Auth, ...]) -> None:
 
 
 def _own(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    for raw_key, raw in table.items():
-        key = raw_key.replace("-", "_")
-        if key in ("name", "weight", "headers"):
-            continue
-        if key not in _OWN:
-            raise UsageError(
-                f"Endpoint {name} has an unknown setting {raw_key!r}. Known: name, weight, headers, {', '.join(_OWN)}."
-            )
-        try:
-            own[key] = SETTINGS[key].read(raw)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"Endpoint {name}: {raw_key} {raw!r} cannot be used: {error}.") from None
-    return own
+    further = ("name", "weight", "headers")
+    try:
+        return read_own(table, _OWN, further)
+    except UnknownSetting as error:
+        known = ", ".join((*further, *_OWN))
+        raise UsageError(f"Endpoint {name} has an unknown setting {error.name!r}. Known: {known}.") from None
+    except UsageError as error:
+        raise UsageError(f"Endpoint {name}: {error}") from None
 
 
 def _weight(name: str, raw: Any) -> _Weight:

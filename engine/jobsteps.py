@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.config import CALL, StepPlan, StepSettings, Timeouts
+from engine.config import CALL, MODES, StepPlan, StepSettings, Timeouts
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.core.quota import Rates
 from engine.providers import provider_class
-from engine.settingtable import SETTINGS, limits_of
+from engine.settingtable import SETTINGS, UnknownSetting, limits_of, read_own
 
 STEPS_MAX: Final = 64
 KINDS: Final = ("ask", "request", "call")
-MODES: Final = ("", "loop", "thread", "process")
 _QUESTIONS: Final = ("prompt", "prompt_file", "messages", "system")
 _REQUESTS: Final = ("url", "method", "header", "body", "select")
 _OWN: Final = (
@@ -138,20 +137,11 @@ def _address(values: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _own(table: Mapping[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    for raw_key, raw in table.items():
-        key = _ALIASES.get(raw_key, raw_key).replace("-", "_")
-        if key in _FURTHER:
-            continue
-        if key not in _OWN:
-            raise UsageError(
-                f"there is no setting {raw_key!r} for a step. Known: {', '.join((*_FURTHER, *_OWN))}."
-            )
-        try:
-            own[key] = SETTINGS[key].read(raw)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{raw_key} {raw!r} cannot be used: {error}.") from None
-    return own
+    try:
+        return read_own(table, _OWN, _FURTHER, _ALIASES)
+    except UnknownSetting as error:
+        known = ", ".join((*_FURTHER, *_OWN))
+        raise UsageError(f"there is no setting {error.name!r} for a step. Known: {known}.") from None
 
 
 def _kind(table: Mapping[str, Any], own: Mapping[str, Any]) -> str:

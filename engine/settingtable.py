@@ -5,8 +5,11 @@ Rules of this file:
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from engine.core.errors import UsageError
 
 IN_FLIGHT_AUTO_MAX = 4096  # what is adaptive may grow up to here
 
@@ -197,3 +200,35 @@ def limits_of(given: dict[str, int | str | None]) -> dict[str, Any]:
     """The fields that ``--rpm`` and its like set, of a Job or an Endpoint."""
     limits = {name: None if value == "auto" else value for name, value in given.items()}
     return {**limits, "learn_limits": "auto" in given.values()}
+
+
+class UnknownSetting(UsageError):
+    """A table has a setting that there is not; ``name`` as it stands there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no setting {name!r}")
+        self.name = name
+
+
+def read_own(
+    table: Mapping[str, Any],
+    known: Collection[str],
+    further: Collection[str],
+    aliases: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """A table's own settings of the ``known`` ones; ``further`` keys are somebody else's to read.
+
+    Raises UnknownSetting, and UsageError for a value that cannot be used.
+    """
+    own: dict[str, Any] = {}
+    for raw_key, raw in table.items():
+        key = aliases.get(raw_key, raw_key).replace("-", "_")
+        if key in further:
+            continue
+        if key not in known:
+            raise UnknownSetting(raw_key)
+        try:
+            own[key] = SETTINGS[key].read(raw)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{raw_key} {raw!r} cannot be used: {error}.") from None
+    return own

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from engine.config import StepSettings
+from engine.config import MODES, StepSettings
 from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.core.model import UNKNOWN_USAGE, Failure, Reply, RowValues, Target
 from engine.core.model import Call as Sending
@@ -20,7 +20,6 @@ from engine.formats.rows import decode_json, encode_values
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
 
-MODES: Final = ("", "loop", "thread", "process")
 TRACE_CHARS_MAX: Final = 20_000
 MESSAGE_CHARS_MAX: Final = 2_000
 _OURS: Final = "engine.worker."  # modules whose frames are not the user's

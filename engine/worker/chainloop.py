@@ -26,9 +26,8 @@ from engine.worker.home import settle_in
 from engine.worker.lane import Lane
 from engine.worker.loop import STOPPERS, Worker
 
-TELL_BYTES: Final = (
-    8 * 1024 * 1024
-)  # of results are told at once: a message has a cap, and a death would cost them
+# So many bytes of results are told at once: a message has a cap, and a death would cost them.
+TELL_BYTES: Final = 8 * 1024 * 1024
 
 
 class ChainWorker(Worker):
@@ -46,9 +45,8 @@ class ChainWorker(Worker):
         self._done: dict[int, list[StepLine]] = {}  # of fresh rows, what was finished before
         self._backwards = range(len(self._lanes) - 1, -1, -1)
         waits = self._chains.chain.shape.waits
-        self._first = [
-            place for place, bits in enumerate(waits) if not bits
-        ]  # the steps that a row begins with
+        # The steps that a row begins with.
+        self._first = [place for place, bits in enumerate(waits) if not bits]
 
     def _make_lanes(self, auth: tuple[Auth, ...]) -> list[Lane]:
         settings, job = self._settings, self._settings.job
