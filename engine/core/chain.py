@@ -19,7 +19,9 @@ class Link(NamedTuple):
     name: str
     takes: frozenset[str]  # columns, or what earlier steps give
     gives: tuple[str, ...]
-    tests: frozenset[str] = frozenset()  # names in its condition: waited for, and may be null
+    tests: frozenset[str] = (
+        frozenset()
+    )  # names it can do without, or in its condition: waited for, and may be null
 
 
 class Shape:

@@ -99,9 +99,10 @@ class Ask:
         self._system = (
             None if settings.system is None else Template(settings.system, what="the system prompt")
         )
-        named = [template.columns for template in (self._prompt, self._system) if template is not None]
+        templates = [template for template in (self._prompt, self._system) if template is not None]
         own = frozenset(() if settings.messages is None else (settings.messages,))
-        self.columns = own.union(*named)
+        self.columns = own.union(*(template.columns for template in templates))
+        self.needed = own.union(*(template.needed for template in templates))
         self.answer_columns = (
             ("status_code", "request_id", "body") if self.batch_output else self.columns_out.names
         )

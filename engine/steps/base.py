@@ -41,6 +41,7 @@ class Step(Protocol):
     """One stage of a job, made once per worker (and once before a run begins, to check it)."""
 
     columns: frozenset[str]  # of the row, as far as the templates name them outright
+    needed: frozenset[str]  # those of them that it cannot do without
     answer_columns: tuple[str, ...]  # of the output record, in order
 
     def start(self, row: RowValues) -> Asking:

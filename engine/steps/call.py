@@ -55,7 +55,7 @@ class Call:
         if settings.mode not in MODES:
             raise UsageError(f"There is no mode {settings.mode!r}. Known: {', '.join(MODES[1:])}.")
         self.into = settings.into
-        self.columns: frozenset[str] = frozenset()
+        self.columns = self.needed = frozenset[str]()
         self.answer_columns = (settings.into,)
 
     def start(self, row: RowValues) -> Called:

@@ -21,7 +21,7 @@ from engine.steps.template import Template
 
 
 class Condition:
-    """``when``: an expression over a row and what earlier steps gave; null stands for what a spared step would have given."""
+    """``when``: an expression over a row and what earlier steps gave; what a spared step would have given is none, and false."""
 
     def __init__(self, text: str) -> None:
         """Raises UsageError for an expression that does not parse."""
@@ -77,19 +77,49 @@ def chain_of(job: Job) -> Chain:
         stages.append(Stage(plan.name, step, plan.take, condition, is_call, plan.keep))
         links.append(Link(plan.name, takes, step.answer_columns, tests))
     kept = [column for stage in stages if stage.keep for column in stage.step.answer_columns]
-    return Chain(tuple(stages), Shape(links), tuple(dict.fromkeys(kept)))
+    chain = Chain(tuple(stages), Shape(links), tuple(dict.fromkeys(kept)))
+    _refuse_results_that_nothing_sees(chain)
+    return chain
+
+
+def _refuse_results_that_nothing_sees(chain: Chain) -> None:
+    """Raise UsageError where a step would always write over what an earlier one gave, with nothing that takes it before."""
+    shape = chain.shape
+    always = 0  # the steps that run for every row
+    for at, (stage, link) in enumerate(zip(chain.stages, shape.links, strict=True)):
+        if stage.condition is None and all(givers & always for _, givers in shape.givers[at]):
+            always |= 1 << at
+        for before, other in enumerate(shape.links[:at]):
+            seen = [one.takes | one.tests for one in shape.links[before + 1 : at + 1]]
+            lost = [
+                column
+                for column in other.gives
+                if column in link.gives and not any(column in names for names in seen)
+            ]
+            if always >> at & 1 and lost:
+                raise UsageError(
+                    f"Step {link.name} would write its result over that of step {other.name}, for every row and before anything "
+                    f"takes it: both go into {lost[0]}. Give one of them another into, like into = "
+                    f'"{link.name}_{lost[0]}". Nothing was sent.'
+                )
 
 
 def _taken(
     step: Step, take: dict[str, str], is_call: bool, earlier: list[Link]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """The columns a step needs, and those that it would look at: a function without ``take`` is given the whole row."""
+    """The columns a step needs, and those that it would look at: a function without ``take`` is given the whole row.
+
+    A template would look at what it can do without.
+    """
     if is_call and not take:
         return frozenset(), frozenset(column for link in earlier for column in link.gives)
     if is_call:
         return frozenset(take.values()), frozenset()
+    optional = frozenset(take.get(name, name) for name in step.columns - step.needed)
     # A source that no template names is still looked up for every row.
-    return frozenset(take.values()).union(take.get(name, name) for name in step.columns), frozenset()
+    needed = frozenset(source for name, source in take.items() if name not in step.columns)
+    needed = needed.union(take.get(name, name) for name in step.needed)
+    return needed, optional - needed
 
 
 def refuse_unknown_names(chain: Chain, columns: Collection[str], lack: str) -> None:

@@ -20,7 +20,7 @@ from engine.core.model import Answer, Ask, Call, Failure, Reply, RowValues, Targ
 from engine.formats.rows import encode_values
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
-from engine.steps.request_urls import percent, url_template
+from engine.steps.request_urls import UrlTemplate, percent, url_template
 from engine.steps.schema import Columns
 from engine.steps.template import Template
 
@@ -76,9 +76,11 @@ class Request:
         if all(template.constant for _, template in self._headers):
             self._ready = (*constant, *((name, template.render({})) for name, template in self._headers))
         self._constant = tuple(constant)
-        self.columns = self._url.columns.union(*(template.columns for _, template in self._headers))
+        parts: list[UrlTemplate | Template | JsonBody] = [self._url, *(one for _, one in self._headers)]
         if self._body is not None:
-            self.columns |= self._body.columns
+            parts.append(self._body)
+        self.columns = frozenset[str]().union(*(part.columns for part in parts))
+        self.needed = frozenset[str]().union(*(part.needed for part in parts))
 
     def start(self, row: RowValues) -> Requested:
         """The row's request. Raises RowError (template_error) when it cannot be made of this row."""
@@ -107,7 +109,7 @@ class Request:
 class JsonBody:
     """A JSON text with templates in its strings, filled in per row."""
 
-    __slots__ = ("_parts", "_slots", "columns")
+    __slots__ = ("_parts", "_slots", "columns", "needed")
 
     def __init__(self, tree: Any) -> None:
         pieces: list[bytes | Template] = []
@@ -122,7 +124,9 @@ class JsonBody:
                 self._parts[-1] += piece
             else:
                 self._parts.append(piece)
-        self.columns = frozenset[str]().union(*(template.columns for _, template, _ in self._slots))
+        templates = [template for _, template, _ in self._slots]
+        self.columns = frozenset[str]().union(*(template.columns for template in templates))
+        self.needed = frozenset[str]().union(*(template.needed for template in templates))
 
     def fill(self, row: RowValues) -> bytes:
         """The body for one row, compact JSON in UTF-8. Raises RowError. Bounds: BODY_BYTES_MAX."""

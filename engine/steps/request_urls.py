@@ -29,6 +29,7 @@ class UrlTemplate(Protocol):
     """What makes a row's URL."""
 
     columns: frozenset[str]
+    needed: frozenset[str]
 
     def render(self, row: RowValues) -> str:
         """The URL for one row. Raises RowError."""
@@ -50,7 +51,7 @@ def url_template(text: str) -> UrlTemplate:
 class _WrittenOut:
     """A URL whose scheme, host and port are the job's own text."""
 
-    __slots__ = ("_template", "columns")
+    __slots__ = ("_template", "columns", "needed")
 
     def __init__(self, text: str) -> None:
         if _ORIGIN.match(text) is None:
@@ -63,7 +64,7 @@ class _WrittenOut:
         if _DOT_SEGMENT.search(text.partition("?")[0]):
             raise UsageError("--url must not have '.' or '..' as a part of its path. Write the path out.")
         self._template = Template(text, what="the URL", escape=percent)
-        self.columns = self._template.columns
+        self.columns, self.needed = self._template.columns, self._template.needed
 
     def render(self, row: RowValues) -> str:
         """See ``UrlTemplate``."""
@@ -82,15 +83,16 @@ class _WrittenOut:
 class _FromRow:
     """A URL whose address is the row's."""
 
-    __slots__ = ("_address", "_rest", "columns")
+    __slots__ = ("_address", "_rest", "columns", "needed")
 
     def __init__(self, text: str) -> None:
         address, rest = split_after_first(text)
         self._address = Template(address, what="the URL")
         self._rest = Template(rest, what="the URL", escape=percent) if rest else None
-        self.columns = self._address.columns
+        self.columns, self.needed = self._address.columns, self._address.needed
         if self._rest is not None:
             self.columns |= self._rest.columns
+            self.needed |= self._rest.needed
 
     def render(self, row: RowValues) -> str:
         """See ``UrlTemplate``. What it gives is not checked."""

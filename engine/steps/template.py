@@ -14,19 +14,19 @@ from collections.abc import Callable, Mapping
 from types import GeneratorType, TracebackType
 from typing import Any
 
-from jinja2 import StrictUndefined, Undefined, meta, nodes
+from jinja2 import StrictUndefined, Undefined, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace, missing, object_type_repr
 
 from engine.core.errors import ErrorKind, RowError, UsageError
 from engine.formats.rows import encode_values
+from engine.steps.naming import ROW, columns_named, columns_needed, plain_slots
 
 OUTPUT_CHARS_MAX = 16 * 1024 * 1024
 REPEAT_MAX = 16 * 1024 * 1024  # elements or characters that ``*`` may make
 POWER_MAX = 10_000  # exponent
 POWER_BITS_MAX = 100_000
-ROW = "row"  # the whole row, for columns whose names are no identifiers: {{ row['my column'] }}
 
 Escape = Callable[[str], str]
 
@@ -68,6 +68,33 @@ class _Missing(StrictUndefined):
         return f"a value ({object_type_repr(self._undefined_obj)}) has no such element or attribute"
 
 
+class _Absent(Undefined):
+    """What a step would have given that was spared: empty, false, none, and not defined."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return f"{self._undefined_name!r} is what a step that was spared would have given"
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or type(other) is _Absent
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = Undefined.__hash__
+
+
+def absent(column: str) -> Any:
+    """The value of a column that a spared step would have given, for templates that can do without it."""
+    return _Absent(name=column)
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or isinstance(value, _Absent)
+
+
 class _Row(dict[str, Any]):
     """The row under the name ``row``: ``row.name`` is always the column, never a method of the mapping."""
 
@@ -94,6 +121,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             finalize=finalize,
             cache_size=0,
         )
+        self.tests = {**self.tests, "none": _is_none}
         self.globals = {"range": safe_range, "namespace": Namespace}
         self.columns: frozenset[str] = frozenset()  # those the template names, which messages may repeat
 
@@ -149,6 +177,7 @@ class Template:
         "_what",
         "columns",
         "constant",
+        "needed",
         "only_column",
     )
 
@@ -158,7 +187,8 @@ class Template:
         self._what = what
         self._escape = escape
         self.columns = environment.columns = frozenset(columns)
-        plain = _plain_slots(tree, self.columns)
+        self.needed = columns_needed(tree, self.columns)
+        plain = plain_slots(tree, self.columns)
         self._pieces: list[str] | None = None
         self._columns: list[tuple[int, str]] = []
         if plain is not None:
@@ -242,7 +272,7 @@ def columns_used(text: str, *, what: str = "the prompt") -> set[str]:
 def _parse(environment: _Environment, text: str, what: str) -> tuple[nodes.Template, set[str]]:
     try:
         tree = environment.parse(text)
-        columns = _columns(tree)
+        columns = columns_named(tree)
     except TemplateSyntaxError as error:
         raise _syntax_error(what, error.lineno, error.message or "it does not parse") from None
     for node in tree.find_all((*_OTHER_TEMPLATES, nodes.Filter, nodes.Test, nodes.Name)):
@@ -284,50 +314,3 @@ def _syntax_error(what: str, line: int, said: str) -> UsageError:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _columns(tree: nodes.Template) -> set[str]:
-    names = set(meta.find_undeclared_variables(tree))
-    if ROW in names:
-        names.discard(ROW)
-        for item in tree.find_all((nodes.Getitem, nodes.Getattr)):
-            if (column := _column_of_row(item)) is not None:
-                names.add(column)
-    return names
-
-
-def _column_of_row(node: nodes.Node) -> str | None:
-    """The column that ``row['name']`` or ``row.name`` means, None for any other expression."""
-    if isinstance(node, (nodes.Getitem, nodes.Getattr)):
-        if not (isinstance(node.node, nodes.Name) and node.node.name == ROW):
-            return None
-        if isinstance(node, nodes.Getattr):
-            return node.attr
-        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            return node.arg.value
-    return None
-
-
-def _plain_slots(
-    tree: nodes.Template, columns: frozenset[str]
-) -> tuple[list[str], list[tuple[int, str]]] | None:
-    """The template as literal pieces and slots, if it has nothing but text and columns; else None."""
-    pieces: list[str] = []
-    slots: list[tuple[int, str]] = []
-    for statement in tree.body:
-        if not isinstance(statement, nodes.Output):
-            return None
-        for node in statement.nodes:
-            column: str | None
-            if isinstance(node, nodes.TemplateData):
-                pieces.append(node.data)
-                continue
-            if isinstance(node, nodes.Name):
-                column = node.name if node.name in columns and node.name != ROW else None
-            else:
-                column = _column_of_row(node)
-            if column is None:
-                return None
-            slots.append((len(pieces), column))
-            pieces.append("")
-    return pieces, slots

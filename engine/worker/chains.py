@@ -8,7 +8,7 @@ Rules of this file:
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.config import Job
@@ -20,6 +20,7 @@ from engine.formats.record import Recorder, decode_row
 from engine.formats.rows import decode_json, encode_values
 from engine.providers.base import Provider
 from engine.steps.chain import Chain, chain_of
+from engine.steps.template import absent
 from engine.wire.messages import OutcomeLine, RowLine, StepLine
 from engine.worker.execute import Executor, RowRun, StepEnd
 
@@ -188,10 +189,12 @@ class Chains:
         while (place := progress.ready(chain.values)) is not None:
             stage = self.chain.stages[place]
             try:
-                if stage.condition is not None and not stage.condition.holds(self._view(chain, place, True)):
+                if stage.condition is not None and not stage.condition.holds(
+                    self._view(chain, place, absent)
+                ):
                     progress.spare(place)
                     continue
-                values = self._view(chain, place, False)
+                values = self._view(chain, place, _null if stage.is_call else absent)
                 if stage.take:
                     values = self._taken(stage.take, values, stage.is_call)
                 run = self._executors[place].ask(chain, values)
@@ -209,14 +212,15 @@ class Chains:
         place = min(chain.failures)
         return runs, self._outcome(chain, chain.failures[place], self.chain.stages[place].name)
 
-    def _view(self, chain: RowChain, place: int, with_spared: bool) -> Fields:
-        """The row as a step sees it."""
+    def _view(self, chain: RowChain, place: int, stand_in: Callable[[str], Any]) -> Fields:
+        """The row as a step sees it, with stand-ins for results of spared steps that it would look at."""
         values = dict(chain.values)
-        if with_spared:
+        if chain.progress.spared:
+            looked_at = self.chain.shape.links[place].tests
             for earlier in range(place):
                 if chain.progress.spared >> earlier & 1:
-                    for column in self.chain.stages[earlier].step.answer_columns:
-                        values.setdefault(column, None)
+                    for column in looked_at.intersection(self.chain.stages[earlier].step.answer_columns):
+                        values.setdefault(column, stand_in(column))
         for earlier in range(place):
             fields = chain.results.get(earlier)
             if fields is not None:
@@ -264,6 +268,10 @@ class Chains:
             chain.row, chain.lease, failure is None, kind, record, requests, chain.latency_ms, chain.tokens_in - tokens_in,
             chain.tokens_out - tokens_out, chain.sent_s, min(chain.failures, default=0),
         )  # fmt: skip
+
+
+def _null(column: str) -> None:
+    """What a function is given in a column that a spared step would have given."""
 
 
 def _encoded(fields: Fields) -> bytes:

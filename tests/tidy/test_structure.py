@@ -43,7 +43,7 @@ HOMES = {
     "zmq": {"wire/link.py"},
     "msgpack": {"wire/messages.py"},
     "sqlite3": {"store/store.py", "store/opening.py", "store/writing.py", "store/reopening.py"},
-    "jinja2": {"steps/template.py"},
+    "jinja2": {"steps/naming.py", "steps/template.py"},
     "httptools": {"mock/server.py", "worker/wires/lean.py", "worker/wires/lean_channel.py"},
     "pyarrow": {"api/frames.py", "formats/parquet.py"},
     "pandas": {"api/frames.py"},

@@ -21,6 +21,10 @@ def asks(name: str, prompt: str, take: tuple[tuple[str, str], ...] = (), when: s
     return StepPlan(name=name, step=step, target=job().target, take=take, when=when)
 
 
+def into(plan: StepPlan, column: str) -> StepPlan:
+    return replace(plan, step=replace(plan.step, into=column))
+
+
 def calls(function: str) -> StepPlan:
     return StepPlan(name="f", step=StepSettings(kind="call", function=function), target=CALL)
 
@@ -32,6 +36,56 @@ def test_all_that_a_step_takes_is_needed_whether_or_not_its_templates_name_it() 
     assert chain.shape.links[1].takes == {"a", "nothing"}
     assert chain.shape.columns == {"text", "nothing"}
     assert chain.shape.waits == [0, 1]
+
+
+def test_what_a_template_asks_for_first_is_waited_for_and_not_needed() -> None:
+    chain = chain_of(
+        with_steps(
+            asks("a", "{{ text }}", when="text"),
+            asks("b", "{{ body or text }}", (("body", "a"),)),
+            asks("c", "{{ a or text }} {{ a }}"),
+        )
+    )
+    assert [link.takes for link in chain.shape.links] == [{"text"}, {"text"}, {"text", "a"}]
+    assert [link.tests for link in chain.shape.links] == [{"text"}, {"a"}, frozenset()]
+    assert chain.shape.waits == [0, 1, 1]
+
+
+A, OTHER = asks("a", "{{ text }}"), asks("other", "{{ text }}")
+
+
+@pytest.mark.parametrize(
+    ("plans", "names"),
+    [
+        ([A, into(asks("b", "{{ text }}"), "a")], ("b", "a")),
+        ([asks("a", "{{ text }}", when="text"), into(asks("b", "{{ text }}"), "a")], ("b", "a")),
+        ([A, OTHER, into(asks("b", "{{ other }}"), "a")], ("b", "a")),
+        ([A, asks("c", "{{ a }}"), into(asks("d", "{{ text }}"), "a"), into(asks("e", "{{ c }}"), "a")], ("e", "d")),
+    ],
+)  # fmt: skip
+def test_a_result_that_is_always_written_over_unseen_is_refused(
+    plans: list[StepPlan], names: tuple[str, str]
+) -> None:
+    with pytest.raises(
+        UsageError, match=f"Step {names[0]} would write its result over that of step {names[1]}"
+    ):
+        chain_of(with_steps(*plans))
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        [A, into(asks("b", "{{ text }}", when="text"), "a")],  # the later one only sometimes
+        [A, into(asks("b", "better: {{ a }}"), "a")],  # taken
+        [A, into(asks("b", "{{ a or text }}"), "a")],
+        [A, asks("c", "{{ a }}"), into(asks("b", "{{ text }}"), "a")],
+        [A, asks("c", "{{ text }}", when="text"), into(asks("b", "{{ c }}"), "a")],  # spared where c is
+    ],
+)
+def test_a_result_may_be_written_over_where_something_took_it_or_it_stays_for_some_rows(
+    plans: list[StepPlan],
+) -> None:
+    assert "a" in chain_of(with_steps(*plans)).answers
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ def chains(tmp_path: Path, *steps: dict[str, Any], **flags: Any) -> Chains:
     job = load({**given, "base_url": "http://127.0.0.1:9/v1", "steps": list(steps)}, {}).job
     rng = random.Random(1)
     executors = [
-        StepExecutor(one, make_provider(one.target), "run", rng, place=place)
+        StepExecutor(
+            one, None if one.step.kind == "call" else make_provider(one.target), "run", rng, place=place
+        )
         for place, one in enumerate(jobs_of(job))
     ]
     return Chains(job, executors)
@@ -181,6 +183,42 @@ def test_a_condition_is_an_expression_over_the_row(tmp_path: Path, text: str) ->
     assert len(rows.begin(1, row())[0]) == 1
     runs, outcome = rows.begin(2, row("bye", 1))
     assert runs == [] and record(outcome)["draft"] is None and record(outcome)["_status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ draft or text }}",
+        "{{ draft | default(text) }}",
+        "{% if draft %}{{ draft }}{% else %}{{ text }}{% endif %}",
+        "{{ draft if draft is defined else text }}",
+        "{{ text if draft is none else draft }}",
+        "{{ row.draft or row['text'] }}",
+    ],
+)
+def test_a_template_may_do_without_the_result_of_a_spared_step(tmp_path: Path, text: str) -> None:
+    rows = chains(tmp_path, {**DRAFT, "when": "id > 2"}, {"name": "final", "prompt": f"final {text}"})
+    (draft,), _ = rows.begin(1, row())
+    (final,), _ = rows.ended(ok(draft, draft="short"))
+    assert prompt(final) == "final short"
+    (final,), _ = rows.begin(2, row("bye", 1))
+    assert prompt(final) == "final bye"
+    _, outcome = rows.ended(ok(final, final="done"))
+    assert (record(outcome)["draft"], record(outcome)["final"]) == (None, "done")
+
+
+def test_a_renamed_result_may_be_done_without(tmp_path: Path) -> None:
+    final = {"name": "final", "prompt": "final {{ body or text }}", "take": {"body": "draft"}}
+    rows = chains(tmp_path, {**DRAFT, "when": "id > 2"}, final)
+    ((last,), _) = rows.begin(2, row("bye", 1))
+    assert prompt(last) == "final bye"
+
+
+def test_a_function_that_is_given_the_whole_row_finds_null_where_a_step_was_spared(tmp_path: Path) -> None:
+    function = {"name": "f", "function": "json:dumps", "when": "draft is not defined"}
+    rows = chains(tmp_path, {**DRAFT, "when": "id > 2"}, function)
+    ((call,), _) = rows.begin(2, row("bye", 1))
+    assert call.values == {"id": 1, "text": "bye", "draft": None}
 
 
 def test_a_condition_that_fails_on_a_row_fails_the_step(tmp_path: Path) -> None:
