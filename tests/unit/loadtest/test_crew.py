@@ -163,16 +163,22 @@ def start(monkeypatch: pytest.MonkeyPatch, signal_at: int, *, kills: bool = Fals
         if many == signal_at:
             over.append(many)
 
+    async def signal_later(crew: Crew) -> None:
+        await until(lambda: len(Launcher.children) == 3)
+        await asyncio.sleep(0.02)  # it awaits them now
+        over.append(0)
+        if kills:
+            crew.kill()
+
     async def run() -> list[Member]:
         asked = plan()
         crew = Crew(replace(asked, job=replace(asked.job, procs=3)), ((),), Quota())  # type: ignore[arg-type]
-        if signal_at > 3:
-            asyncio.get_running_loop().call_later(0.02, over.append, 0)
-            if kills:
-                asyncio.get_running_loop().call_later(0.02, crew.kill)
+        later = asyncio.create_task(signal_later(crew)) if signal_at == 4 else None  # soon after the last
         try:
             await asyncio.wait_for(crew.start(lambda: bool(over)), 10.0)
         finally:
+            if later is not None:
+                await later
             await crew.close()
         assert not crew._folder.exists()
         return crew.members

@@ -280,6 +280,7 @@ def test_processes_run_functions_side_by_side_and_what_they_print_or_read_harms_
 
 def test_a_process_that_dies_or_hangs_costs_its_own_row_only(folder: str) -> None:
     async def scene() -> None:
+        before = set(psutil.Process().children())
         calls = Calls(
             "process", folder, mode="process", processes_max=1, surroundings=home(folder), timeout_s=5.0
         )
@@ -288,7 +289,7 @@ def test_a_process_that_dies_or_hangs_costs_its_own_row_only(folder: str) -> Non
         assert first == "the function's process ended with exit code 7 while it ran"
         assert second[0] == 2
         await asyncio.sleep(0.05)
-        (hanging,) = psutil.Process().children()
+        (hanging,) = set(psutil.Process().children()) - before
         calls.functions.sweep(asyncio.get_running_loop().time() + 6.0)
         _, _, third, fourth = await calls.until(4)
         assert third == "the function took longer than 5 s; its process was ended"
