@@ -86,7 +86,9 @@ async def refusal(folder: Path, limiters: Path) -> None:
     hub = Hub(folder / "c", message_bytes_max=1_000_000)
     hub.listen(loop, lambda peer, message: None)
     entry = Entry(Path(tempfile.mkdtemp(prefix="el-", dir=limiters)))
-    entry.register(os.getpid())  # a limiter that no run uses leaves, and a worker may take longer to start than that
+    entry.register(
+        os.getpid()
+    )  # a limiter that no run uses leaves, and a worker may take longer to start than that
     limiter = LimiterServer(LimiterSettings(folder=str(entry.path), limits=Rates(60)))
     serving = loop.create_task(limiter.run())
     made = job(target=Target(provider="openai", base_url="http://127.0.0.1:9/v1", model="m"), rpm=60)
