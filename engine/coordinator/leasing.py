@@ -49,6 +49,7 @@ class Leasing:
         self._on_change = on_change
         self._find_steps = find_steps
         self._asking: deque[Child] = deque()  # workers with credit, in the order they asked
+        self._on_the_way: dict[int, tuple[Child, int, list[int]]] = {}  # leases that were not sent yet
         self._reading = 1  # chunks asked for and not yet here
         self._stopped = False
         self.all_read = False
@@ -60,8 +61,17 @@ class Leasing:
         self.serve()
 
     def stop(self) -> None:
-        """Nothing more is leased or read."""
+        """Nothing more is leased or read; rows that were not handed out yet are given back."""
         self._stopped = True
+        leases, self._on_the_way = self._on_the_way, {}
+        back = [
+            lease
+            for child, key, rows in leases.values()
+            if child.key == key and child.process is not None  # else its rows are lost already
+            for lease in self._ledger.release(key, rows)
+        ]
+        if back:
+            self._commits.released(back)
 
     def wants(self, child: Child, rows: int) -> None:
         """A worker asks for more rows."""
@@ -104,22 +114,24 @@ class Leasing:
         numbers = [row.row for row in rows]
 
         def recorded() -> None:
-            self._find_steps(rows, send)
+            if lease in self._on_the_way:
+                self._find_steps(rows, send)
 
         def send(done: list[StepLine]) -> None:
+            is_open = self._on_the_way.pop(lease, None) is not None  # it was not given back by ``stop``
             # The worker may have died meanwhile: its rows are waiting again under another lease.
-            if child.key != key or child.process is None:
+            if not is_open or child.key != key or child.process is None:
                 return
             *ahead, done = _parts(done)
             if not all(self._hub.send(peer, Finished(steps=part)) for part in ahead):
                 self.released(child, numbers)
                 return
             message = Lease(lease=lease, rows=lines, done=done)
-            # The drain began while this was being written, or the worker's queue is full or gone: either way the
-            # rows were never handed out.
-            if self._stopped or not self._hub.send(peer, message):
+            # The worker's queue is full or gone: the rows were never handed out.
+            if not self._hub.send(peer, message):
                 self.released(child, numbers)
 
+        self._on_the_way[lease] = child, key, numbers
         self._commits.opened(lease, numbers, recorded)
 
     def _read_on(self) -> None:
