@@ -20,6 +20,7 @@ from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
 from engine.coordinator.health import HealthNotes
 from engine.coordinator.leasing import Leasing
+from engine.coordinator.poison import why_given_up
 from engine.coordinator.stepbook import StepBook
 from engine.coordinator.stops import Stops
 from engine.coordinator.supervise import Child, Supervisor
@@ -307,13 +308,10 @@ class Session:
         self.metrics.worker_gone(child.slot)
         self.metrics.in_doubt(at_risk)
         self.note(f"{how}; {at_risk} rows that it held are leased again and may be billed twice")
-        kind = ErrorKind.POISON
-        poisoned = [
-            FailedRow(
-                row.row, row.digest, row.payload, kind, f"in flight at {row.deaths} worker deaths", True
-            )
-            for row in lost.poisoned
-        ]
+        poisoned = []
+        for row in lost.poisoned:
+            says = why_given_up(self._job, row.deaths, was_silent=child.was_silent)
+            poisoned.append(FailedRow(row.row, row.digest, row.payload, ErrorKind.POISON, says, True))
         self._commits.failed(poisoned, in_doubt=at_risk)
         child.want = 0
         self._leasing.serve()
