@@ -6,7 +6,7 @@ Rules of this file:
 
 import msgspec
 
-VERSION = 8
+VERSION = 9
 
 
 class BadFrame(ValueError):

@@ -110,6 +110,9 @@ class StepLine(NamedTuple):
     attempts: int
     tokens_in: int
     tokens_out: int
+    calls: int = 0  # of its function, which are no attempts
+    latency_ms: float = 0.0  # of the last one
+    model: str = ""
 
 
 class Hello(Message, frozen=True):
