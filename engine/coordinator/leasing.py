@@ -14,6 +14,7 @@ from engine.coordinator.commits import Commits
 from engine.coordinator.feed import Feed
 from engine.coordinator.stepbook import Then
 from engine.coordinator.supervise import Child
+from engine.core.ledger import Lease as Leased
 from engine.core.ledger import Ledger, LedgerRow
 from engine.wire.link import Hub
 from engine.wire.messages import Finished, Lease, RowLine, StepLine
@@ -105,11 +106,12 @@ class Leasing:
             child.want -= len(lease.rows)
             if child.want > 0:
                 self._asking.append(child)
-            self._open(child, lease.id, lease.rows)
+            self._open(child, lease)
         self._read_on()
 
-    def _open(self, child: Child, lease: int, rows: list[LedgerRow]) -> None:
+    def _open(self, child: Child, leased: Leased) -> None:
         key, peer = child.key, child.peer
+        lease, rows = leased.id, leased.rows
         lines = [RowLine(row.row, row.line, row.payload) for row in rows]
         numbers = [row.row for row in rows]
 
@@ -126,7 +128,7 @@ class Leasing:
             if not all(self._hub.send(peer, Finished(steps=part)) for part in ahead):
                 self.released(child, numbers)
                 return
-            message = Lease(lease=lease, rows=lines, done=done)
+            message = Lease(lease=lease, rows=lines, done=done, is_trial=leased.is_trial)
             # The worker's queue is full or gone: the rows were never handed out.
             if not self._hub.send(peer, message):
                 self.released(child, numbers)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import GATE, Job
+from engine.coordinator.blame import who_may_hold
 from engine.coordinator.limiting import Limiting
-from engine.coordinator.poison import who_may_hold
 from engine.core.errors import UsageError
 from engine.credentials import Auth
 from engine.handover import LimiterAddress, Surroundings, WorkerSettings, encode_handover, secret_values

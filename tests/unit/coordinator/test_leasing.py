@@ -132,6 +132,17 @@ def test_rows_of_a_worker_that_was_lost_meanwhile_are_not_given_back_for_it_at_t
     assert (stage.commits.given_back, stage.ledger.stale_refused) == ([], 0)
 
 
+def test_a_worker_is_told_that_workers_died_with_the_rows_it_is_given() -> None:
+    stage = Stage()
+    stage.rows(2)
+    for key in (1, 2, 3):
+        stage.child.key = key
+        stage.leasing.wants(stage.child, 2)
+        stage.commits.become_durable()
+        stage.ledger.lost(key)
+    assert [lease.is_trial for lease in stage.hub.sent] == [False, False, True]
+
+
 def test_what_was_handed_out_is_not_given_back_at_the_end() -> None:
     stage = Stage()
     stage.rows(2)
