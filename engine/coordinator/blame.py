@@ -26,7 +26,9 @@ def why_given_up(
         says = f"{_steps(job, under_way)}: {says}"
     elif job.steps:
         says = f"{says}, " + (
-            f"after {_steps(job, finished)} had finished" if finished else "before any step had finished"
+            f"after {_steps(job, finished)} had finished"
+            if finished
+            else "with no step known to have finished"
         )
     holds = who_may_hold(job, under_way) if was_silent else ""
     return f"{says}. {holds}" if holds else says

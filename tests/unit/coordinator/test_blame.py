@@ -28,7 +28,7 @@ def test_a_row_whose_workers_crashed_is_told_without_guesses() -> None:
 def test_where_nobody_told_what_was_under_way_it_is_said_what_had_finished() -> None:
     two = job_of("a:f", "b:g")
     says = "in flight at 3 worker deaths, "
-    assert why_given_up(two, 3, was_silent=False) == f"{says}before any step had finished"
+    assert why_given_up(two, 3, was_silent=False) == f"{says}with no step known to have finished"
     assert why_given_up(two, 3, was_silent=False, finished=[1]) == f"{says}after step s1 had finished"
     assert (
         why_given_up(two, 3, was_silent=False, finished=[0, 1]) == f"{says}after steps s0 and s1 had finished"

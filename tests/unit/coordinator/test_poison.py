@@ -88,7 +88,7 @@ def test_the_steps_under_way_are_those_that_were_told_since_the_death_before() -
         stage.book.asked.pop()[1]([])
     assert [failed.message for failed in stage.commits.rows] == [
         "step b: in flight at 3 worker deaths",
-        "in flight at 3 worker deaths, before any step had finished",
+        "in flight at 3 worker deaths, with no step known to have finished",
     ]
 
 
