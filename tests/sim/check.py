@@ -4,6 +4,7 @@ Rules of this file:
 1. The endpoints' own record of what arrived and the disk are the witnesses, never the engine's figures.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -61,11 +62,9 @@ class Checks:
         allowed = {ErrorKind.POISON.value} if killed >= POISON_DEATHS else set()
         if shape.is_refused:
             allowed.add(ErrorKind.UNAUTHORISED)
-        full: dict[str, int] = {}
+        full: Counter[str] = Counter()
         for server in world.servers.values():
-            for text, count in server.full.items():
-                full[text] = full.get(text, 0) + count
-        repeated = sum(full.values()) - len(full)
+            full.update(server.full)
         found = {
             "trouble": self.trouble,
             "lost": [row for row in rows if row not in outcomes],
@@ -79,11 +78,19 @@ class Checks:
             "another row's answer": [
                 row
                 for row, (ok, _, record) in outcomes.items()
-                if ok and msgspec.json.decode(record)["response"] != f"answer to row {row}"
+                if ok and not self.is_own(row, msgspec.json.decode(record))
             ],
-            "repeated beyond doubt": max(0, repeated - world.disk.in_doubt),
+            "repeated beyond doubt": max(0, self.repeated(full) - world.disk.in_doubt),
             "windows over the limit": sum(
                 server.windows_over(shape.period_s - shape.late_s) for server in world.servers.values()
             ),
         }
         return {name: value for name, value in found.items() if value}
+
+    def is_own(self, row: int, record: dict[str, Any]) -> bool:
+        """Whether what a row that is ok came to is its own."""
+        return bool(record["response"] == f"answer to row {row}")
+
+    def repeated(self, full: Counter[str]) -> int:
+        """How many rows must have been in doubt for so many whole answers to each prompt."""
+        return sum(full.values()) - len(full)
