@@ -160,6 +160,10 @@ MUTANTS = (
         "tests/unit/core/test_chain.py",
     ),
     Mutant(
+        "end a run while rows are on their way to nobody yet", "coordinator/session.py",
+        " or self._leasing.is_opening:\n", ":\n", "tests/sim -k failed_once",
+    ),
+    Mutant(
         "leave workers without the limiter that they were told of", "coordinator/limiting.py",
         "self._declared.needs_limiter or self._link is not None", "self._declared.needs_limiter or self._info is not None",
         "tests/unit/coordinator/test_limiting.py",

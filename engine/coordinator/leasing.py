@@ -25,7 +25,7 @@ WRITER_ROWS_MAX = 20_000  # committed no faster than so many rows behind: leasin
 
 
 class Leasing:
-    """The way from the feed to the workers. ``on_change`` is called when rows came back."""
+    """The way from the feed to the workers. ``on_change`` is called when rows came back, or a lease came to nothing."""
 
     def __init__(
         self,
@@ -51,7 +51,13 @@ class Leasing:
         self._asking: deque[Child] = deque()  # workers with credit, in the order they asked
         self._reading = 1  # chunks asked for and not yet here
         self._stopped = False
+        self._opening = 0
         self.all_read = False
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether some lease is kept, or about to be, and neither handed out nor given back yet."""
+        return self._opening > 0
 
     def read(self, rows: list[LedgerRow]) -> None:
         """A chunk that was asked for has come."""
@@ -100,6 +106,7 @@ class Leasing:
 
     def _open(self, child: Child, lease: int, rows: list[LedgerRow]) -> None:
         key, peer = child.key, child.peer
+        self._opening += 1
         lines = [RowLine(row.row, row.line, row.payload) for row in rows]
         numbers = [row.row for row in rows]
 
@@ -107,8 +114,10 @@ class Leasing:
             self._find_steps(rows, send)
 
         def send(done: list[StepLine]) -> None:
+            self._opening -= 1
             # The worker may have died meanwhile: its rows are waiting again under another lease.
             if child.key != key or child.process is None:
+                self._on_change()
                 return
             *ahead, done = _parts(done)
             if not all(self._hub.send(peer, Finished(steps=part)) for part in ahead):

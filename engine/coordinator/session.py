@@ -376,8 +376,8 @@ class Session:
 
     def _check_over(self) -> None:
         """Is there anything left to wait for?"""
-        if self._over.is_set() or self._commits.backlog:
-            return
+        if self._over.is_set() or self._commits.backlog or self._leasing.is_opening:
+            return  # rows of a lease that is on its way are nobody's yet, and may come back
         if self._stopping:
             if all(
                 child.drained or not child.peer or child.process is None for child in self.supervisor.children

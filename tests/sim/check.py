@@ -47,6 +47,16 @@ class Checks:
             self.trouble.append(f"the run stopped: {ended.reason}")
         if isinstance(ended.error, StoreFailure):
             return
+        nobodys = sorted(
+            {
+                row
+                for lease, rows in world.disk.leases.items()
+                for row in rows
+                if lease not in world.network.leases
+            }
+        )
+        if not set(nobodys) <= world.disk.outcomes.keys():
+            self.trouble.append(f"stopped with rows in doubt that nobody was handed: {nobodys}")
         # What is open on disk is what the run says may be billed twice: the rest was given back, or never leased.
         if len(world.disk.open_rows()) != ended.in_doubt:
             self.trouble.append(

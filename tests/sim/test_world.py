@@ -37,6 +37,10 @@ KEPT_SEEDS = (  # worlds that failed once, each with what it showed
         1230,
         "steps",
     ),  # a limiter was killed whose limits another start had declared, and permits were waited for for ever
+    (
+        30,
+        "steps",
+    ),  # a run was stopped while finished steps were looked up, and rows that nobody had were said to be in doubt
     (43, "steps"),  # a frame of steps came twice, and their requests were counted twice
 )
 

@@ -174,6 +174,7 @@ class World:
         self.disk.room = rooms[self.starts] if self.starts < len(rooms) else None
         self.starts += 1
         self.disk.recover()
+        self.network.leases.clear()
         for place in self.shape.places:
             self.servers[place.url].limits.append((self.loop.time(), place.rpm))
         self.begin("coordinator", self._coordinate, 0.05)

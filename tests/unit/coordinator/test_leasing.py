@@ -168,3 +168,25 @@ def test_rows_whose_finished_steps_cannot_be_handed_on_are_given_back() -> None:
     stage.leasing.wants(stage.child, 2)
     stage.commits.become_durable()
     assert stage.commits.given_back == [(1, [0, 1])]
+
+
+def test_a_lease_is_on_its_way_until_its_finished_steps_are_found_and_it_is_sent_or_given_back() -> None:
+    """A run that ended before would say of rows that nobody had that they may be billed twice."""
+    stage, found = Stage(), []
+    changes: list[bool] = []
+    stage.leasing._on_change = lambda: changes.append(stage.leasing.is_opening)
+    stage.leasing._find_steps = lambda rows, then: found.append(then)
+    stage.rows(4)
+    for rows in (1, 1, 1):
+        stage.leasing.wants(stage.child, rows)
+    stage.commits.become_durable()
+    assert stage.leasing.is_opening and stage.hub.sent == []
+    found[0]([])
+    assert stage.leasing.is_opening and len(stage.hub.sent) == 1
+    stage.leasing.stop()
+    found[1]([])
+    assert stage.leasing.is_opening and stage.commits.given_back == [(2, [1])]
+    stage.child.key += 1  # the worker is another one now, and the rows wait again
+    found[2]([])
+    assert not stage.leasing.is_opening
+    assert changes == [True, False], "who waits for it to be over is told"
