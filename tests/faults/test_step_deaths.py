@@ -10,7 +10,7 @@ from stepcampaign import MODES, StepCampaign
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROWS = 400
-KILLS = 14
+KILLS = 12
 
 POINTS = (
     # a worker: a lease with finished steps has come and is not looked at; a row is begun that has some
@@ -53,10 +53,11 @@ def test_any_process_may_die_at_any_instant_between_any_steps(
     kills, wrong = sum(told.kills.values()), told.wrong
     told.count(scorecard, "random deaths, several steps")
     assert not wrong, f"seed {seed}: {wrong}, {told.kills}"
-    assert kills >= 3, told.kills
+    assert kills >= 4, told.kills
+    assert campaign.looked_at() > 0, "nothing was durable at any death: it shows nothing"
 
 
-test_any_process_may_die_at_any_instant_between_any_steps.seeds = (2, 25)  # type: ignore[attr-defined]
+test_any_process_may_die_at_any_instant_between_any_steps.seeds = (2, 20)  # type: ignore[attr-defined]
 
 
 @pytest.mark.quick(point=ORDINARY_POINTS[2:4])

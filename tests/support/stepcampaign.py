@@ -5,10 +5,12 @@ Rules of this file:
    is begun more often at the end than that was begun again.
 """
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from campaign import IN_FLIGHT, Campaign, Told
+from campaign import IN_FLIGHT, VICTIMS, Campaign, Told
 from history import History
 from runs import until
 from stephistory import (
@@ -50,6 +52,7 @@ def mark(row, draft):
     return f"marked {row}: {draft}"
 """
 MODES = ("", "process", "loop")
+REQUESTS_MAX = 150  # from one death to the next
 # A run holds twice as many rows as calls in flight, and a batch: rows whose calls wait hold no room.
 DOUBT_MAX = {
     "worker": 2 * IN_FLIGHT,
@@ -101,6 +104,26 @@ class StepCampaign(Campaign):
     def kill(self, who: str, random: Random) -> bool:
         self.look()
         return super().kill(who, random)
+
+    def go_on_killing(self, kills: int, random: Random, victims: Sequence[str] = VICTIMS) -> None:
+        """As of rows; three in four strike after so many requests more, wherever the steps of the rows are then."""
+        for _ in range(kills):
+            if random.random() < 0.25:
+                time.sleep(random.uniform(0.0, 1.2))  # it may not have begun yet
+            else:
+                self._go_on_for(random.randint(1, REQUESTS_MAX))
+            if self.run.is_over() and self.output.exists():
+                return
+            self.kill(random.choice(victims), random)
+            self.go_on_if_dead()
+
+    def _go_on_for(self, requests: int) -> None:
+        enough = self.mock.stats()["requests"] + requests
+        until(lambda: self.mock.stats()["requests"] >= enough or self.run.is_over(), 60.0)
+
+    def looked_at(self) -> int:
+        """How many durable steps all looks together saw."""
+        return sum(len(look.durable) for look in self._looks)
 
     def die_half_way(self, steps: int = 40) -> None:
         """Kill the first run once so many steps are durable, so that the next one finds rows with finished steps."""
