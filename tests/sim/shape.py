@@ -95,6 +95,7 @@ class Shape:
     doubles: bool = False
     reorders: bool = False
     steps: tuple[StepShape, ...] = ()  # what each row goes through, if that is more than one
+    part_bytes: int = 0  # more of finished steps does not go into one message; 0: as the engine has it
     lookup_s: float = 0.0  # what is looked up in the store for a lease takes up to so long
 
     @property
@@ -235,7 +236,7 @@ def _steps(random: Random) -> Shape:
         is_disk_slow=random.random() < 0.25,
         disk_rooms=tuple(random.randint(0, 40) for _ in range(random.choice((0, 0, 0, 1, 2)))),
         doubles=random.random() < 0.25, reorders=random.random() < 0.25,
-        steps=tuple(steps), lookup_s=random.choice((0.0, 0.05, 1.0)),
+        steps=tuple(steps), lookup_s=random.choice((0.0, 0.05, 1.0)), part_bytes=random.choice((0, 0, 150)),
     )  # fmt: skip
 
 

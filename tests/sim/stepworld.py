@@ -84,6 +84,9 @@ class StepWorld(World):
         now: Callable[[], float] = self.loop.time
         yield "engine.worker.call_lane.Functions", Functions
         yield "engine.worker.call_lane.monotonic", now
+        if self.shape.part_bytes:
+            yield "engine.coordinator.leasing.STEP_BYTES_MAX", self.shape.part_bytes
+            yield "engine.worker.chainloop.TELL_BYTES", self.shape.part_bytes
         yield "engine.worker.chainloop.settle_in", lambda surroundings: None
         yield "engine.worker.chainloop.random", SimpleNamespace(Random=lambda: Random(self.random.random()))
 
