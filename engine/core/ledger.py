@@ -193,6 +193,7 @@ class Ledger:
                 continue
             for row in given:
                 advance(row, RowEvent.RELEASE)
+                row.told = 0
                 del held[row.row]
             holding.rows -= len(given)
             back += given
@@ -216,6 +217,7 @@ class Ledger:
         back: list[LedgerRow] = []
         for row in [row for held in holding.leases.values() for row in held.values()]:
             row.deaths += 1
+            row.told = 0
             if holding.rows == 1 and row.deaths >= self._poison_deaths:
                 advance(row, RowEvent.CONDEMN)
                 poisoned.append(row)

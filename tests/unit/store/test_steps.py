@@ -42,6 +42,14 @@ def test_a_step_that_ended_again_is_replaced(store: Store) -> None:
     assert store.steps_of([1]) == [step(1, 0, b'{"a": 2}')]
 
 
+def test_a_row_is_kept_with_its_steps_or_not_at_all(store: Store, folder: Path) -> None:
+    refused = step(0, 0)._replace(attempts=None)  # type: ignore[arg-type]
+    with pytest.raises(StoreFailure):
+        store.apply([Commit(outcomes=outcomes(True), steps=[refused])])
+    with Store.view(folder) as kept:
+        assert list(kept.finished()) == [] and not kept.has_steps()
+
+
 def test_a_name_keeps_its_number_wherever_it_stands_and_whoever_asks(store: Store, folder: Path) -> None:
     assert store.step_numbers(["page", "summary"]) == [0, 1]
     assert store.step_numbers(["summary", "title", "page"]) == [1, 2, 0]
