@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,9 @@ class Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before = Counts(0, {}, 0, 0, 0)
         self.is_over = False
-        self._thread = threading.Thread(target=self._run, name="engine run", daemon=True)
+        # In the caller's context: what a notebook's run shows belongs to the cell that started it.
+        within = copy_context().run
+        self._thread = threading.Thread(target=within, args=(self._run,), name="engine run", daemon=True)
         self._thread.start()
 
     # --- what the run calls, in its threads -------------------------------------------------------------------
