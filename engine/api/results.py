@@ -61,6 +61,8 @@ class RowFailed(EngineError):
             f"Row {result.index} failed: {result.error}. The run was stopped; what was done before is kept with the pool."
         )
         self.result = result
+        if result.traceback:
+            self.add_note(f"In the function:\n{result.traceback.rstrip()}")
 
 
 class RunStopped(EngineError):
