@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from engine.coordinator.session import Session
 
 Record = tuple[int, bytes]  # a row's number and its record
+# So often a loop that waits is woken: a notebook's kernel sees to an interrupt only when its loop has something to do.
+BEAT_S = 0.25
 
 
 class Running:
@@ -176,7 +178,11 @@ class Running:
             while not condition():
                 changed.clear()
                 if not condition():  # it may have come true since
-                    await changed.wait()
+                    beat = loop.call_later(BEAT_S, changed.set)
+                    try:
+                        await changed.wait()
+                    finally:
+                        beat.cancel()
         finally:
             with self._lock:
                 self._wakers.remove(wake)

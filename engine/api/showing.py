@@ -71,10 +71,15 @@ class NotebookView:
 
         display: Any = shown.display
         text = "\n".join([*([self._figures] if self._figures else []), *self._notes])
-        if self._handle is None:
-            self._handle = display({"text/plain": text}, raw=True, display_id=True)
-        else:
-            self._handle.update({"text/plain": text}, raw=True)
+        try:
+            if self._handle is None:
+                self._handle = display({"text/plain": text}, raw=True, display_id=True)
+            else:
+                self._handle.update({"text/plain": text}, raw=True)
+        except (
+            Exception
+        ) as error:  # of the kernel, or of what others have hung into it: the run goes on unseen
+            logging.getLogger("engine").debug("the progress cannot be shown: %s", error)
 
 
 def way_of_showing(progress: bool | None) -> Callable[[], Progress]:

@@ -15,7 +15,6 @@ import msgspec
 from engine.core.errors import ErrorKind
 from engine.store import Store
 
-
 _FRAME = re.compile(r'  File "(.+)", line (\d+), in ')
 
 
@@ -50,7 +49,7 @@ def with_lines(trace: str) -> str:
     """A traceback with the lines of source that this process knows and that are not there yet."""
     lines = trace.splitlines(keepends=True)
     found: list[str] = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
         found.append(line)
         frame = _FRAME.match(line)
         if frame and not following.startswith("    "):

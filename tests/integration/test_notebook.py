@@ -167,12 +167,15 @@ async def later(row):
     await asyncio.sleep(0)
     return scaled(row)
 
-rows = [{"x": 4}, {"x": 9}]
-found = [[r.value for r in engine.map(f, rows, procs=1, mode=mode, progress=False)]
-         for f, mode in ((scaled, "thread"), (scaled, "process"), (later, None), (lambda row: FACTOR + row["x"], None))]
-found
+steps = [
+    call(scaled, into="in_thread", mode="thread"),
+    call(scaled, into="in_process", mode="process"),
+    call(later, into="on_loop"),
+    call(lambda row: FACTOR + row["x"], into="plus"),
+]
+[list(r.value.values()) for r in Pool(steps, [{"x": 4}, {"x": 9}], procs=1, progress=False).run()]
 """
-    assert notebook.value(source) == [[26.0, 29.0], [26.0, 29.0], [26.0, 29.0], [7, 12]]
+    assert notebook.value(source) == [[26.0, 26.0, 26.0, 7], [29.0, 29.0, 29.0, 12]]
 
 
 def test_a_function_that_was_defined_anew_is_the_one_that_is_called(notebook: Notebook) -> None:
@@ -195,6 +198,7 @@ good.value
     assert cell.value == 1.0
     assert "ZeroDivisionError: division by zero" in cell.printed().splitlines()[0]
     assert "return 1 / (n - 1)  # the line\n" in cell.printed()
+    assert "engine/" not in cell.printed()
     raised = notebook.run("engine.map(inverse, [1, 2], procs=1, progress=False, on_error='raise')").error
     assert "RowFailed: Row 0 failed: function_error" in raised
     assert "return 1 / (n - 1)  # the line\n" in raised
@@ -264,6 +268,22 @@ def test_an_interrupt_drains_and_the_next_cell_goes_on(
     assert notebook.value("pool.status") == status
     assert notebook.value("[r.value for r in pool.run()]") == answers(100)
     assert mock.stats()["requests"] - before["requests"] == 100
+
+
+def test_an_interrupt_is_heeded_while_no_answer_comes(notebook: Notebook) -> None:
+    with provider("2s") as slow:
+
+        def interrupt() -> None:
+            until(lambda: slow.stats()["requests"])
+            notebook.interrupt()
+
+        url = f"K | {{'base_url': {slow.base_url!r}}}"
+        cell = notebook.run(
+            f"pool = Pool(ask('{{{{ text }}}}'), ROWS, max_flows=2, **({url}))\nawait pool.arun()", interrupt
+        )
+        assert "CancelledError" in cell.error or "KeyboardInterrupt" in cell.error
+        assert slow.stats()["requests"] == slow.stats()["ok"] <= 2
+    assert notebook.processes() == []
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["killed", "asked"])
