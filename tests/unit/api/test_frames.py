@@ -2,11 +2,11 @@
 
 from typing import Any, Self
 
-import datasets
 import pandas
 import polars
 import pyarrow
 import pytest
+from packages import needs_package
 
 from engine import UsageError, enrich
 from engine.api import frames
@@ -58,7 +58,7 @@ MAKERS: dict[str, Any] = {
     "pandas": pandas.DataFrame,
     "polars": polars.DataFrame,
     "pyarrow": pyarrow.table,
-    "datasets": datasets.Dataset.from_dict,
+    "datasets": lambda columns: needs_package("datasets").Dataset.from_dict(columns),
 }
 
 
