@@ -8,6 +8,7 @@ Rules of this file:
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -98,6 +99,7 @@ class RowsSource(Rows):
         self._is_waiting = False  # the thread that reads waits for room
         self._is_over = self._is_closed = False
         self._failure: BaseException | None = None
+        self._within = copy_context().run  # what the caller's iterable sees of context variables
         self._thread: threading.Thread | None = None
 
     def rows_estimate(self) -> int | None:
@@ -141,7 +143,7 @@ class RowsSource(Rows):
 
     def _arrivals(self) -> Iterator[SourceRow]:
         if self._thread is None and not self._is_closed:
-            self._thread = threading.Thread(target=self._read, name="rows", daemon=True)
+            self._thread = threading.Thread(target=self._within, args=(self._read,), name="rows", daemon=True)
             self._thread.start()
         while True:
             if not self._ready:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
+from engine.api.plans import refuse_several
 from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import Chain, Step, StepSettings, ask
@@ -32,6 +33,7 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     ``engine.Pool``. New columns: of each step its result, of a schema its properties; a column of the same name is
     replaced. Rows that failed have null there, but for what steps that had ended gave, and what went wrong in ``_error``,
     which is only there if some did.
+    Of a Dataset every column can be named, whatever its format shows, but pictures, sounds and films.
 
     Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve; what came by then is in the
     exception's ``results``.
@@ -140,13 +142,36 @@ class _Datasets:
         return len(frame)
 
     def rows(self, frame: Any) -> Iterator[Mapping[str, Any]]:
-        yield from frame
+        # Whatever its format shows of it, and how. Pictures and sounds are no part of a row: JSON cannot say them.
+        media = [name for name, feature in frame.features.items() if _is_media(feature)]
+        plain = frame.remove_columns(media).with_format(None)
+        for batch in plain.iter(batch_size=1024):  # a tenth of what row after row costs
+            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
     def with_columns(self, frame: Any, columns: Mapping[str, list[Any]]) -> Any:
-        frame = frame.remove_columns([name for name in columns if name in frame.column_names])
+        order = [*frame.column_names, *(name for name in columns if name not in frame.column_names)]
         for name, values in columns.items():
-            frame = _made(frame.add_column, name, values)
-        return frame
+            if name not in frame.column_names:
+                frame = _made(frame.add_column, name, values)
+                continue
+            # The new one comes first: without a column a dataset would have no rows.
+            spare = f"{name}_"
+            while spare in order:
+                spare += "_"
+            frame = _made(frame.add_column, spare, values).remove_columns(name).rename_column(spare, name)
+        return frame.select_columns(order)
+
+
+def _is_media(feature: Any) -> bool:
+    """Whether a feature, or a part of it, is decoded to an object of another library: a picture, a sound, a film."""
+    if isinstance(feature, Mapping):
+        return any(_is_media(part) for part in feature.values())
+    if isinstance(feature, list | tuple):
+        return any(_is_media(part) for part in feature)
+    if (inner := getattr(feature, "feature", None)) is not None:
+        return _is_media(inner)
+    # Those are in modules of their own; what is beside the plain features is decoded to plain values.
+    return hasattr(feature, "decode_example") and not type(feature).__module__.endswith(".features.features")
 
 
 _KINDS: dict[tuple[str, str], Kind] = {
@@ -155,17 +180,23 @@ _KINDS: dict[tuple[str, str], Kind] = {
     ("pyarrow", "Table"): _Arrow(),
     ("datasets", "Dataset"): _Datasets(),
 }
+_IN_ANOTHER_WAY = {
+    ("polars", "LazyFrame"): "Collect it first: enrich(frame.collect(), ...).",
+    ("datasets", "IterableDataset"): "Rows as a stream are for a pool: engine.Pool(steps, dataset).stream().",
+}
 
 
 def _kind_of(frame: object) -> Kind:
-    for base in type(frame).__mro__:
-        kind = _KINDS.get((base.__module__.partition(".")[0], base.__name__))
-        if kind is not None:
-            return kind
+    refuse_several(frame)
+    names = [(base.__module__.partition(".")[0], base.__name__) for base in type(frame).__mro__]
+    for name in names:
+        if name in _KINDS:
+            return _KINDS[name]
+    advice = [_IN_ANOTHER_WAY[name] for name in names if name in _IN_ANOTHER_WAY]
     raise UsageError(
         f"enrich() takes a DataFrame of pandas or polars, an Arrow Table or a Hugging Face Dataset, not "
-        f"{type(frame).__module__}.{type(frame).__name__}. A lazy frame has to be collected first; other rows are for "
-        "engine.Pool. Nothing was sent."
+        f"{type(frame).__module__}.{type(frame).__name__}. {(advice or ['Other rows are for engine.Pool.'])[0]} "
+        "Nothing was sent."
     )
 
 

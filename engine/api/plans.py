@@ -124,13 +124,38 @@ def rows_given(rows: object) -> RowsGiven:
         raise UsageError(
             "The rows are a text. Give a list of texts, or open the file: engine.Pool(steps, open(path))."
         )
+    refuse_several(rows)
     if isinstance(rows, Mapping):
         raise UsageError("The rows are one mapping. Give a list of them, one for each row.")
     kind = type(rows).__module__.partition(".")[0]
     if kind in ("pandas", "polars", "pyarrow") and hasattr(rows, "columns"):
         raise UsageError(f"The rows are a frame of {kind}. Use engine.enrich(frame, ...) to get one back.")
+    if kind == "datasets" and (style := _format_of(rows)) in ("arrow", "pandas", "polars"):
+        raise UsageError(
+            f"Each row of this dataset comes as a table of {style}: that is its format. Give "
+            "dataset.with_format(None). Nothing was sent."
+        )
     if not isinstance(rows, Iterable):
         raise UsageError(f"The rows are no iterable but {type(rows).__name__}. Give a list or a generator.")
     total = len(rows) if isinstance(rows, Sized) else None
     once = isinstance(rows, Iterator)
     return RowsGiven(rows, None if once else lambda: rows, total)
+
+
+def refuse_several(rows: object) -> None:
+    """Raise UsageError for Hugging Face's dict of datasets."""
+    if type(rows).__module__.partition(".")[0] == "datasets" and isinstance(rows, Mapping):
+        names = ", ".join(map(str, rows))
+        raise UsageError(
+            f"{type(rows).__name__} holds several datasets ({names}). Give one of them, or one after the other in a loop "
+            "over its items(). Nothing was sent."
+        )
+
+
+def _format_of(dataset: Any) -> str:
+    """How a dataset of Hugging Face shows its rows; empty where they are dicts."""
+    shown = getattr(dataset, "format", None)
+    if isinstance(shown, Mapping):
+        return str(shown.get("type") or "")
+    own = getattr(dataset, "_formatting", None)  # of an IterableDataset
+    return str(getattr(own, "format_type", None) or "")

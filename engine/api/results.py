@@ -67,6 +67,8 @@ class RowFailed(EngineError):
         )
         self.result = result
         self.results: list[Result] = []
+        if result.traceback:
+            self.add_note(f"In the function:\n{result.traceback.rstrip()}")
 
 
 class RunStopped(EngineError):

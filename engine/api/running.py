@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from engine.coordinator.session import Session
 
 Record = tuple[int, bytes]  # a row's number and its record
+# So often a loop that waits is woken: a notebook's kernel sees to an interrupt only when its loop has something to do.
+BEAT_S = 0.25
 
 
 class Running:
@@ -60,7 +63,9 @@ class Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before = Counts(0, {}, 0, 0, 0)
         self.is_over = False
-        self._thread = threading.Thread(target=self._run, name="engine run", daemon=True)
+        # In the caller's context: what a notebook's run shows belongs to the cell that started it.
+        within = copy_context().run
+        self._thread = threading.Thread(target=within, args=(self._run,), name="engine run", daemon=True)
         self._thread.start()
 
     # --- what the run calls, in its threads -------------------------------------------------------------------
@@ -173,7 +178,11 @@ class Running:
             while not condition():
                 changed.clear()
                 if not condition():  # it may have come true since
-                    await changed.wait()
+                    beat = loop.call_later(BEAT_S, changed.set)
+                    try:
+                        await changed.wait()
+                    finally:
+                        beat.cancel()
         finally:
             with self._lock:
                 self._wakers.remove(wake)

@@ -142,8 +142,8 @@ def call(
 
     function: async or not; or its name, ``"module:function"``. It is called with the row's values as one dict, or, with
     take, with these as keyword arguments; what it returns has to be JSON (None too). What it raises fails the row, with
-    the traceback kept. mode: where it runs: "loop", "thread" or "process"; without it, async functions run on the
-    worker's event loop and others in its threads.
+    the traceback kept; what it prints is shown nowhere. mode: where it runs: "loop", "thread" or "process"; without it,
+    async functions run on the worker's event loop and others in its threads.
     """
     given = {"into": into, "mode": mode, "take": take, "when": when}
     if isinstance(function, str):

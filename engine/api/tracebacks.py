@@ -2,8 +2,11 @@
 
 Rules of this file:
 1. They are looked up when a row has failed of its function, and never otherwise.
+2. A line that the worker could not read, because it is a notebook's, is put in here.
 """
 
+import linecache
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import msgspec
 
 from engine.core.errors import ErrorKind
 from engine.store import Store
+
+_FRAME = re.compile(r'  File "(.+)", line (\d+), in ')
 
 
 class Tracebacks:
@@ -30,7 +35,7 @@ class Tracebacks:
             if not step.ok and step.data:
                 told: Any = msgspec.json.decode(step.data)
                 if isinstance(told, dict) and isinstance(told.get("traceback"), str):
-                    return str(told["traceback"])
+                    return with_lines(told["traceback"])
         return ""
 
     def close(self) -> None:
@@ -38,3 +43,16 @@ class Tracebacks:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+
+def with_lines(trace: str) -> str:
+    """A traceback with the lines of source that this process knows and that are not there yet."""
+    lines = trace.splitlines(keepends=True)
+    found: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
+        found.append(line)
+        frame = _FRAME.match(line)
+        if frame and not following.startswith("    "):
+            source = linecache.getline(frame[1], int(frame[2])).strip()
+            found += [f"    {source}\n"] if source else []
+    return "".join(found)

@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 import asyncio
+import math
 import os
 import shutil
 import tempfile
@@ -60,9 +61,9 @@ def run_job(job: Job, auth: tuple[Auth, ...], progress: Progress, caller: Caller
     began = time.monotonic()
     dump_no_core()
     with ExitStack() as stack:
+        stack.callback(progress.end)  # whatever comes: until then it may hold the terminal
         plan = check(job, caller)
         stack.callback(plan.source.close)
-        stack.callback(progress.end)
         store = open_store(plan, progress.note) if job.state else None
         if store is not None:
             stack.callback(store.close)
@@ -164,7 +165,9 @@ class _Runner:
             if self._caller is not None:
                 before = self._store.counts() if self._store is not None else Counts(0, {}, 0, 0, 0)
                 self._caller.began(session, self._plan.answers, before)
-            return await session.run()
+            ended = await session.run()
+            self._view.tick(session, math.inf)  # the last figures are the whole run's
+            return ended
         finally:
             if writer is not None:
                 await loop.run_in_executor(None, writer.close)

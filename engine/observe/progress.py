@@ -7,7 +7,7 @@ Rules of this file:
 
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from engine.observe.sanitise import sanitise
 from engine.observe.snapshot import EndpointView, Snapshot
@@ -120,6 +120,38 @@ class PlainLines:
         """Nothing is left to clear."""
 
 
+def figures(snapshot: Snapshot) -> Any:
+    """How things stand, as a table of rich's."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    total = f" of {snapshot.rows_total:,}" if snapshot.rows_total is not None else ""
+    table.add_row("rows", f"{snapshot.rows_done:,}{total}   {snapshot.failed:,} failed")
+    table.add_row("rate", f"{snapshot.rows_per_s:,.0f} rows/s   eta {duration(snapshot.eta_s)}")
+    used = "   ".join(
+        f"{name} {share:.0%}"
+        for name, share in (("rpm", snapshot.rpm_used), ("tpm", snapshot.tpm_used))
+        if share is not None
+    )
+    if used:
+        table.add_row(
+            "quota", used + (f"   paused {snapshot.paused_s:.0f} s" if snapshot.paused_s > 0 else "")
+        )
+    table.add_row(
+        "calls",
+        f"{snapshot.in_flight:,} in flight   {snapshot.waiting:,} waiting   {snapshot.sleeping:,} to retry",
+    )
+    table.add_row("trouble", f"{snapshot.retries:,} retries   {snapshot.throttled:,} throttled")
+    table.add_row("latency", f"p50 {snapshot.latency_ms_p50:,.0f} ms   p99 {snapshot.latency_ms_p99:,.0f} ms")
+    cpu = sum(worker.cpu_percent for worker in snapshot.workers)
+    memory = sum(worker.rss_bytes for worker in snapshot.workers) / 1e6
+    table.add_row("workers", f"{len(snapshot.workers)}   cpu {cpu:.0f} %   memory {memory:,.0f} MB")
+    for view in snapshot.endpoints:
+        table.add_row(Text(sanitise(view.name)), Text(endpoint_line(view)))
+    return table
+
+
 class LiveView:
     """A table that is redrawn in place (rich)."""
 
@@ -129,41 +161,16 @@ class LiveView:
         from rich.live import Live
 
         self._console = Console(stderr=True)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        # What is printed meanwhile goes above the table, but only what is meant for the terminal.
+        on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._live = Live(
+            console=self._console, refresh_per_second=4, transient=True, redirect_stdout=on_terminal
+        )
         self._live.start()
 
     def update(self, snapshot: Snapshot) -> None:
         """Redraw."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table.grid(padding=(0, 2))
-        total = f" of {snapshot.rows_total:,}" if snapshot.rows_total is not None else ""
-        table.add_row("rows", f"{snapshot.rows_done:,}{total}   {snapshot.failed:,} failed")
-        table.add_row("rate", f"{snapshot.rows_per_s:,.0f} rows/s   eta {duration(snapshot.eta_s)}")
-        used = "   ".join(
-            f"{name} {share:.0%}"
-            for name, share in (("rpm", snapshot.rpm_used), ("tpm", snapshot.tpm_used))
-            if share is not None
-        )
-        if used:
-            table.add_row(
-                "quota", used + (f"   paused {snapshot.paused_s:.0f} s" if snapshot.paused_s > 0 else "")
-            )
-        table.add_row(
-            "calls",
-            f"{snapshot.in_flight:,} in flight   {snapshot.waiting:,} waiting   {snapshot.sleeping:,} to retry",
-        )
-        table.add_row("trouble", f"{snapshot.retries:,} retries   {snapshot.throttled:,} throttled")
-        table.add_row(
-            "latency", f"p50 {snapshot.latency_ms_p50:,.0f} ms   p99 {snapshot.latency_ms_p99:,.0f} ms"
-        )
-        cpu = sum(worker.cpu_percent for worker in snapshot.workers)
-        memory = sum(worker.rss_bytes for worker in snapshot.workers) / 1e6
-        table.add_row("workers", f"{len(snapshot.workers)}   cpu {cpu:.0f} %   memory {memory:,.0f} MB")
-        for view in snapshot.endpoints:
-            table.add_row(Text(sanitise(view.name)), Text(endpoint_line(view)))
-        self._live.update(table)
+        self._live.update(figures(snapshot))
 
     def note(self, sentence: str) -> None:
         """The note, above the table."""

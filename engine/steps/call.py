@@ -22,7 +22,7 @@ from engine.steps.base import Again, Done
 
 TRACE_CHARS_MAX: Final = 20_000
 MESSAGE_CHARS_MAX: Final = 2_000
-_OURS: Final = "engine.worker."  # modules whose frames are not the user's
+_OURS: Final = ("engine.worker.", "engine.api.functions")  # modules whose frames are not the user's
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _NESTED: Final = frozenset((list, dict))  # of what a row holds, what can be changed where it is
 NO_CALL: Final = Sending("", "", (), None)  # nothing is sent

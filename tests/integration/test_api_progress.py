@@ -23,11 +23,25 @@ with engine.Pool(
 """
 
 
-def seen_on_a_terminal(folder: Path, argument: str) -> str:
-    """What the script's standard error shows where that is a terminal."""
+PRINTS = """
+import engine
+rows = [str(number) for number in range(40)]
+mock = {"provider": "mock", "base_url": "mock:latency=600ms", "procs": 1, "max_flows": 20}
+with engine.Pool(engine.ask("{{ text }}"), rows, **mock) as pool:
+    for result in pool.stream():
+        print("result", result.index)
+try:
+    engine.Pool(engine.ask("{{ txet }}"), rows, **mock).run()
+except engine.UsageError:
+    print("refused")
+"""
+
+
+def on_a_terminal(folder: Path, script: str, *arguments: str) -> tuple[str, str]:
+    """What the script prints into a file, and what its standard error shows on a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, argument], cwd=folder, stdout=subprocess.PIPE, stderr=theirs
+        [sys.executable, "-c", script, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=theirs
     )
     os.close(theirs)
     seen = b""
@@ -38,8 +52,23 @@ def seen_on_a_terminal(folder: Path, argument: str) -> str:
         pass
     os.close(ours)
     out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out.strip()) == (0, b"40")
-    return seen.decode()
+    assert process.returncode == 0
+    return out.decode(), seen.decode()
+
+
+def seen_on_a_terminal(folder: Path, argument: str) -> str:
+    out, seen = on_a_terminal(folder, SCRIPT, argument)
+    assert out.strip() == "40"
+    return seen
+
+
+def test_what_a_script_prints_into_a_file_gets_there_beside_the_live_view(tmp_path: Path) -> None:
+    out, seen = on_a_terminal(tmp_path, PRINTS)
+    *results, refused = out.splitlines()
+    assert sorted(results) == sorted(f"result {number}" for number in range(40))
+    assert "of 40" in seen and "result" not in seen
+    assert refused == "refused"
+    assert seen.rfind("\x1b[?25h") > seen.rfind("\x1b[?25l"), "the cursor is shown again"
 
 
 def test_a_terminal_shows_how_it_goes_unless_that_is_switched_off(tmp_path: Path) -> None:

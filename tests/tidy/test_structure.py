@@ -48,6 +48,7 @@ HOMES = {
     "pyarrow": {"api/frames.py", "formats/parquet.py"},
     "pandas": {"api/frames.py"},
     "polars": {"api/frames.py"},
+    "IPython": {"api/showing.py"},
 }
 IMPURE = {
     "time",

@@ -1,12 +1,12 @@
 """Frames in, the same kind out: columns, order, index, nulls. The pool is a stand-in: its rows answer themselves."""
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import pandas
 import polars
 import pyarrow
 import pytest
+from packages import needs_package
 
 from engine import UsageError, enrich
 from engine.api import frames
@@ -54,36 +54,11 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> type[EchoPool]:
     return Own
 
 
-class Dataset:
-    """As Hugging Face's: what ``enrich`` uses of it."""
-
-    __module__ = "datasets.arrow_dataset"
-
-    def __init__(self, columns: dict[str, list[Any]]) -> None:
-        self.columns = columns
-
-    @property
-    def column_names(self) -> list[str]:
-        return list(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns["text"])
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True))
-
-    def remove_columns(self, names: list[str]) -> "Dataset":
-        return Dataset({name: values for name, values in self.columns.items() if name not in names})
-
-    def add_column(self, name: str, values: list[Any]) -> "Dataset":
-        return Dataset({**self.columns, name: values})
-
-
 MAKERS: dict[str, Any] = {
     "pandas": pandas.DataFrame,
     "polars": polars.DataFrame,
     "pyarrow": pyarrow.table,
-    "datasets": Dataset,
+    "datasets": lambda columns: needs_package("datasets").Dataset.from_dict(columns),
 }
 
 
@@ -95,7 +70,7 @@ def columns_of(frame: Any) -> dict[str, list[Any]]:
         }
     if isinstance(frame, polars.DataFrame):
         return frame.to_dict(as_series=False)
-    return dict(frame.to_pydict()) if isinstance(frame, pyarrow.Table) else frame.columns
+    return dict(frame.to_pydict() if isinstance(frame, pyarrow.Table) else frame.to_dict())
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -123,7 +98,7 @@ def test_a_schemas_properties_are_columns(kind: str, pool: type[EchoPool]) -> No
     assert (found["one"], found["two"]) == (["a", "b", None], [2, 2, None])
 
 
-@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+@pytest.mark.parametrize("kind", MAKERS)
 def test_answers_without_a_type_in_common_are_json_texts_where_the_kind_needs_one(
     kind: str, pool: type[EchoPool]
 ) -> None:

@@ -35,7 +35,9 @@ def test_a_failed_rows_value_is_none_and_its_error_says_why() -> None:
     result = Reader(("response",), as_dict=True).read(0, record(FAILED), None, "{} {}".format)
     assert (result.value, result.ok, result.error) == (None, False, "timeout: too slow")
     assert (result.attempts, result.latency_ms, result.traceback) == (0, None, "0 timeout: too slow")
-    assert "Row 0 failed: timeout: too slow" in str(RowFailed(result))
+    raised = RowFailed(result)
+    assert "Row 0 failed: timeout: too slow" in str(raised)
+    assert raised.__notes__ == ["In the function:\n0 timeout: too slow"]
 
 
 def test_what_steps_gave_before_their_row_failed_is_partial() -> None:

@@ -4,12 +4,13 @@ import io
 import logging
 import sys
 import types
+from typing import Any
 
 import pytest
 
-from engine.api import showing
-from engine.api.showing import Logged, in_notebook, way_of_showing
+from engine.api.showing import NOTES_MAX, Logged, NotebookView, in_notebook, way_of_showing
 from engine.observe.progress import LiveView, PlainLines
+from engine.observe.snapshot import Snapshot
 
 
 class Terminal(io.StringIO):
@@ -26,19 +27,71 @@ def test_a_terminal_shows_progress_by_itself_and_a_file_when_asked(monkeypatch: 
     assert way_of_showing(None) is Logged
 
 
-def test_a_notebook_shows_progress_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+class Jupyter:
+    """What ``IPython.display`` is asked to show, as the front end has it: each output's last text."""
+
+    def __init__(self) -> None:
+        self.outputs: list[str] = []
+        self.fails = False
+
+    def display(self, data: dict[str, str], *, raw: bool, display_id: bool) -> Any:
+        assert raw and display_id
+        self.outputs.append("")
+        at = len(self.outputs) - 1
+
+        def update(data: dict[str, str], *, raw: bool) -> None:
+            if self.fails:
+                raise OSError("the kernel is going down")
+            assert raw
+            self.outputs[at] = data["text/plain"]
+
+        update(data, raw=True)
+        return types.SimpleNamespace(update=update)
+
+
+@pytest.fixture
+def jupyter(monkeypatch: pytest.MonkeyPatch) -> Jupyter:
     class ZMQInteractiveShell:
         pass
 
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    shell = types.SimpleNamespace(get_ipython=lambda: None)
+    made = Jupyter()
+    display = types.SimpleNamespace(display=made.display)
+    shell = types.SimpleNamespace(get_ipython=ZMQInteractiveShell, display=display)
     monkeypatch.setitem(sys.modules, "IPython", shell)
-    assert not in_notebook()
-    shell.get_ipython = ZMQInteractiveShell
-    for has_widgets, way in ((True, LiveView), (False, PlainLines)):
-        monkeypatch.setattr(showing, "find_spec", lambda name, found=has_widgets: found)
-        assert in_notebook() and way_of_showing(None) is way
-    assert way_of_showing(False) is Logged
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    return made
+
+
+def test_a_notebook_shows_progress_by_itself(monkeypatch: pytest.MonkeyPatch, jupyter: Jupyter) -> None:
+    assert in_notebook()
+    assert [way_of_showing(asked) for asked in (None, True, False)] == [NotebookView, NotebookView, Logged]
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
+    assert not in_notebook() and way_of_showing(None) is Logged
+
+
+def test_a_notebooks_figures_and_last_notes_are_one_output(jupyter: Jupyter) -> None:
+    view = NotebookView()
+    assert jupyter.outputs == []
+    view.update(Snapshot(rows_total=9, ok=1))
+    view.update(Snapshot(rows_total=9, ok=7, failed=2))
+    for number in range(NOTES_MAX + 1):
+        view.note(f"note {number}")
+    view.end()
+    (shown,) = jupyter.outputs
+    first, *_, last = shown.splitlines()
+    assert (first, last) == ("rows     9 of 9   2 failed", f"engine: note {NOTES_MAX}")
+    assert shown.count("rows  ") == 1 and shown.count("engine: note") == NOTES_MAX
+    assert "note 0" not in shown
+
+
+def test_a_notebook_that_cannot_show_it_any_more_does_not_end_the_run(jupyter: Jupyter) -> None:
+    view = NotebookView()
+    view.note("one")
+    jupyter.fails = True
+    view.note("two")
+    jupyter.fails = False
+    view.note("three")
+    assert jupyter.outputs == ["engine: one\nengine: two\nengine: three"]
 
 
 def test_notes_are_logged_where_nothing_is_shown(caplog: pytest.LogCaptureFixture) -> None:
