@@ -3,8 +3,8 @@
 Rules of this file:
 1. No library is imported that the caller has not: what a frame is, is told by the module of its type.
 2. Rows keep their order and their index. The frame that was given stays as it is.
-3. A row that failed has null in the new columns, and what it had in those that it had. ``_error`` is there if at least one
-   row failed or the frame has one, and is null elsewhere.
+3. A row that failed has what its steps that had ended gave, else what the column had before, else null. ``_error`` is there
+   if at least one row failed or the frame has one, and is null elsewhere.
 """
 
 import math
@@ -15,7 +15,7 @@ from inspect import signature
 from typing import Any, Protocol, TypeVar, cast
 
 from engine.api.columns import Mixed, column, evened, shape_of
-from engine.api.pool import Pool
+from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import Chain, Step, StepSettings, ask, steps_of
 from engine.core.errors import UsageError
@@ -31,18 +31,20 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     frame: of pandas or polars, an Arrow table, or a Dataset of Hugging Face. steps: what to do; without it, one ``ask``
     of the settings prompt, into (the new column, ``response`` without it), model, schema, ... The other settings: see
     ``engine.Pool``. New columns: of each step its result, of a schema its properties; a column of the same name is
-    replaced. Rows that failed have null there, or what that column had, and what went wrong in ``_error``, which is only
-    there if some did or the frame had it. Where a column needs one type, numbers of which some are fractions are floats,
-    objects have the keys of all of them, and answers with no type in common are JSON texts.
+    replaced. Rows that failed have there what steps that had ended gave, or what that column had, or null, and what went
+    wrong in ``_error``, which is only there if some did or the frame had it. Where a column needs one type, numbers of
+    which some are fractions are floats, objects have the keys of all of them, and answers with no type in common are
+    JSON texts.
 
-    Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve.
+    Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve; what came by then is in the
+    exception's ``results``.
     """
     kind = _kind_of(frame)
     if steps is None:
         own = {name: settings.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
         steps = ask(**own)
     steps = steps_of(steps)
-    with Pool(steps, _Rows(kind, frame), **settings) as pool:
+    with PassingPool(steps, _Rows(kind, frame), **settings) as pool:
         results = pool.run()
         columns = _columns(pool.answers, results, as_dict=pool.gives_dicts)
     return cast(F, kind.with_columns(frame, columns, _texts_of(steps)))
@@ -56,11 +58,10 @@ def _columns(names: tuple[str, ...], results: list[Result], *, as_dict: bool) ->
 
 
 def _answer(result: Result, name: str, as_dict: bool) -> Any:
-    """A row's new value; of a row that has none because it failed, the one it had."""
-    value = result.value
-    if as_dict and value is not None:
-        value = value.get(name)
-    return result.row.get(name) if value is None and not result.ok else value
+    """See rule 3."""
+    if not result.ok:
+        return result.partial.get(name, result.row.get(name))
+    return result.value.get(name) if as_dict else result.value
 
 
 def _texts_of(steps: Sequence[Step]) -> set[str]:
