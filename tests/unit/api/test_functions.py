@@ -9,6 +9,8 @@ import pytest
 from engine import UsageError, ask, call
 from engine.api import mapping
 from engine.api.functions import of_the_bare_row, settled
+from engine.formats.rows import decode_row
+from engine.rows import payload_of
 from engine.steps.finding import resolve
 
 
@@ -47,10 +49,16 @@ def test_another_one_goes_as_bytes_beside_the_job() -> None:
 
 
 def test_a_bare_row_is_handed_to_the_function_by_itself() -> None:
-    assert of_the_bare_row(double, "value")({"value": 3}) == 6
-    awaited = of_the_bare_row(halve, "value")
+    assert of_the_bare_row(double)({"value": 3}) == 6
+    awaited = of_the_bare_row(halve)
     assert asyncio.iscoroutinefunction(awaited)
     assert asyncio.run(awaited({"value": 3})) == 1.5
+
+
+def test_rows_of_every_kind_may_stand_between_bare_ones() -> None:
+    rows = [1, {"a": 2}, "x", {"text": 3}, [4], {"value": 5, "a": 6}, {}]
+    given = [decode_row(payload_of(row)) for row in rows]
+    assert list(map(of_the_bare_row(lambda row: row), given)) == rows
 
 
 @pytest.mark.parametrize(
