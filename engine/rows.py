@@ -166,6 +166,7 @@ class RowsSource(Rows):
                 self._arrive(*numbered)
         except BaseException as error:  # whatever the caller's iterable raises belongs to the caller
             self._failure = error
+            _hint(error)
         with self._lock:
             self._is_over = True
             self._arrived.notify_all()
@@ -220,6 +221,18 @@ class _Unkept(RowsSource):
         for row in super()._arrivals():
             self.take(row.row)
             yield row
+
+
+def _hint(error: BaseException) -> None:
+    """Say more to those whose rows can only be read in the thread that they were made in, like sqlite3's cursors."""
+    try:
+        if "thread" in str(error):
+            error.add_note(
+                "Rows are read in a thread of their own. Make what belongs to one thread inside the generator of the rows, or "
+                "let it be used in others (sqlite3.connect(..., check_same_thread=False))."
+            )
+    except Exception:  # an exception that cannot even be shown
+        return
 
 
 def _nothing() -> None:

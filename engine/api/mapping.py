@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from engine.api.functions import of_the_bare_row
+from engine.api.plans import lines_of
 from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import StepSettings, call
@@ -31,7 +32,7 @@ def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any
     begin_run()  # before a row is looked at
     own = {name: settings.pop(name) for name in _OF_THE_CALL if name in settings}
     if callable(function) and "take" not in own:
-        first, rows = _first_of(rows)
+        first, rows = _first_of(lines_of(rows))
         if first and column_of(first[0]):
             function = of_the_bare_row(function)
     with PassingPool(call(function, **own), rows, **settings) as pool:

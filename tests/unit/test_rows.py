@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import datetime
+import sqlite3
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -147,6 +148,16 @@ def test_what_the_iterable_raises_comes_after_the_rows_before_it() -> None:
     with pytest.raises(RowsFailed, match="ZeroDivisionError: enough") as caught:
         next(reading)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_rows_that_belong_to_another_thread_are_told_about() -> None:
+    database = sqlite3.connect(":memory:")
+    cursor = database.execute("select 'a' as text")
+    with pytest.raises(RowsFailed) as caught:
+        list(source_of({"text": text} for (text,) in cursor))
+    assert isinstance(caught.value.__cause__, sqlite3.ProgrammingError)
+    assert "check_same_thread=False" in caught.value.__cause__.__notes__[0]
+    database.close()
 
 
 def test_closing_ends_the_reading_though_the_iterable_hangs() -> None:
