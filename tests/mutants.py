@@ -105,6 +105,25 @@ MUTANTS = (
         "tests/unit/coordinator/test_stepbook.py",
     ),
     Mutant(
+        "give a row up without what was finished of it", "coordinator/poison.py",
+        "                fields.update(decode_json(one.data))\n", "                pass\n",
+        "tests/unit/coordinator/test_poison.py",
+    ),
+    Mutant(
+        "end a run while a row is being given up", "coordinator/poison.py",
+        "        self.open += len(lost.poisoned)\n", "        self.open += 0\n",
+        "tests/unit/coordinator/test_poison.py",
+    ),
+    Mutant(
+        "begin a row that workers died with before what was finished of it is told", "worker/chainloop.py",
+        "            if self._loop.time() < self._told_until:\n", "            if False:\n",
+        "tests/unit/worker/test_chainloop.py",
+    ),
+    Mutant(
+        "keep rows that were never handed out in doubt", "coordinator/leasing.py",
+        "        if back:\n", "        if False:\n", "tests/unit/coordinator/test_leasing.py",
+    ),
+    Mutant(
         "condemn the neighbours of a poison row", "core/ledger.py",
         "if holding.rows == 1 and row.deaths >= self._poison_deaths:", "if row.deaths >= self._poison_deaths:",
         "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",

@@ -51,6 +51,9 @@ class StepBook:
                 line.tokens_in,
                 line.tokens_out,
                 held.digest,
+                line.calls,
+                line.latency_ms,
+                line.model,
             )
             for held, line in lines
             if held is not None and 0 <= line.step < len(numbers)
@@ -80,7 +83,17 @@ class StepBook:
         then(
             [
                 StepLine(
-                    one.row, 0, places[one.step], True, one.data, one.attempts, one.tokens_in, one.tokens_out
+                    one.row,
+                    0,
+                    places[one.step],
+                    True,
+                    one.data,
+                    one.attempts,
+                    one.tokens_in,
+                    one.tokens_out,
+                    one.calls,
+                    one.latency_ms,
+                    one.model,
                 )
                 for one in found
             ]

@@ -35,6 +35,7 @@ class Lease(NamedTuple):
     id: int
     worker: int
     rows: list[LedgerRow]
+    is_trial: bool = False  # they are suspects
 
 
 class Lost(NamedTuple):
@@ -250,7 +251,7 @@ class Ledger:
         self._trying += 1
         lease = self._hand_out(worker, self._suspects, group, bytes_max)
         self._holdings[worker].suspects = True
-        return lease
+        return lease._replace(is_trial=True)
 
     def _hand_out(self, worker: int, queue: deque[LedgerRow], rows_max: int, bytes_max: int) -> Lease:
         lease = self._next_lease

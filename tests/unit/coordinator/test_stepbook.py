@@ -22,7 +22,7 @@ def steps_job(*names: str) -> Job:
 
 
 def line(row: int, step: int, data: bytes = b'{"a":1}', *, ok: bool = True) -> StepLine:
-    return StepLine(row, 9, step, ok, data, 1, 2, 3)
+    return StepLine(row, 9, step, ok, data, 1, 2, 3, 4, 5.5, "small")
 
 
 def rows(*numbers: int, digest: int = 7) -> list[LedgerRow]:
