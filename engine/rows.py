@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any
 
-import msgspec
-
 from engine.core.errors import EngineError, ExitCode
+from engine.formats.plain import encode_plain
 from engine.source import Rows, SourceRow, digest_of
 
 AHEAD_BYTES = 256 * 1024 * 1024  # of rows whose results were not taken yet; one row alone may have more
 
-_NO_JSON = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
 Numbered = tuple[int, object]
 
 
@@ -29,14 +27,14 @@ class RowsFailed(EngineError):
 
 
 def payload_of(row: object) -> bytes:
-    """A row's JSON object: of a mapping, a dataclass or the like its fields, of a text ``{"text": ...}``.
+    """A row's JSON object: of a mapping, a dataclass, a named tuple or the like its fields, of a text ``{"text": ...}``.
 
-    Anything else that is JSON becomes ``{"value": ...}``. NaN and infinite numbers become null; numpy's numbers are
-    numbers. Raises TypeError, ValueError, OverflowError or RecursionError for what JSON cannot say.
+    Anything else that is JSON becomes ``{"value": ...}``. What objects become: see ``formats.plain``. Raises TypeError,
+    ValueError, OverflowError, RecursionError or NotImplementedError for what JSON cannot say, and for bytes.
     """
     if isinstance(row, str):
-        return _encode({"text": row})
-    payload = _encode(row)
+        return encode_plain({"text": row})
+    payload = _encoded(row)
     return payload if payload[:1] == b"{" else b'{"value":%b}' % payload
 
 
@@ -45,22 +43,19 @@ def column_of(row: object) -> str:
     if isinstance(row, str):
         return "text"
     try:
-        return "" if _encode(row)[:1] == b"{" else "value"
-    except _NO_JSON:
+        return "" if _encoded(row)[:1] == b"{" else "value"
+    except Exception:
         return ""
 
 
-def _plain(value: Any) -> Any:
-    """A number of numpy and the like as Python's own; an array as a list; a mapping as a dict."""
-    for method in ("tolist", "item", "_asdict"):
-        if callable(found := getattr(value, method, None)):
-            return found()
-    if hasattr(value, "keys") and hasattr(value, "__getitem__"):
-        return {key: value[key] for key in value.keys()}  # noqa: SIM118  it may iterate over something else
-    raise NotImplementedError(f"objects of type {type(value).__name__} are not JSON")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number").encode
+def _encoded(row: Any) -> bytes:
+    if isinstance(row, bytes | bytearray | memoryview):
+        raise TypeError("it is bytes; decode them to text first")
+    if isinstance(row, tuple) and hasattr(row, "_asdict"):
+        row = row._asdict()
+    elif not isinstance(row, dict) and hasattr(row, "to_dict") and hasattr(row, "index"):
+        row = row.to_dict()  # a Series: a row of a DataFrame
+    return encode_plain(row)
 
 
 class RowsSource(Rows):
@@ -173,6 +168,7 @@ class RowsSource(Rows):
                 self._arrive(*numbered)
         except BaseException as error:  # whatever the caller's iterable raises belongs to the caller
             self._failure = error
+            _hint(error)
         with self._lock:
             self._is_over = True
             self._arrived.notify_all()
@@ -196,7 +192,7 @@ class RowsSource(Rows):
             payload = payload_of(row)
             if len(payload) > self._row_bytes_max:
                 payload, bad = b"", f"the row has {len(payload):,} bytes, more than {self._row_bytes_max:,}"
-        except _NO_JSON as error:
+        except Exception as error:  # an object's own conversion may raise anything
             bad = f"the row cannot be written as JSON: {error}"
         line = SourceRow(number, number + 1, payload, digest_of(payload), bad)
         with self._lock:
@@ -227,6 +223,18 @@ class _Unkept(RowsSource):
         for row in super()._arrivals():
             self.take(row.row)
             yield row
+
+
+def _hint(error: BaseException) -> None:
+    """Say more to those whose rows can only be read in the thread that they were made in, like sqlite3's cursors."""
+    try:
+        if "thread" in str(error):
+            error.add_note(
+                "Rows are read in a thread of their own. Make what belongs to one thread inside the generator of the rows, or "
+                "let it be used in others (sqlite3.connect(..., check_same_thread=False))."
+            )
+    except Exception:  # an exception that cannot even be shown
+        return
 
 
 def _nothing() -> None:

@@ -3,21 +3,22 @@
 Rules of this file:
 1. No library is imported that the caller has not: what a frame is, is told by the module of its type.
 2. Rows keep their order and their index. The frame that was given stays as it is.
-3. A row that failed has null in the new columns, but for what its steps that had ended gave.
-   ``_error`` is there if at least one row failed, and is null elsewhere.
+3. A row that failed has what its steps that had ended gave, else what the column had before, else null. ``_error`` is there
+   if at least one row failed or the frame has one, and is null elsewhere.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any, Protocol, TypeVar, cast
 
-import msgspec
-
+from engine.api.columns import Mixed, column, evened, shape_of
 from engine.api.plans import refuse_several
 from engine.api.pool import PassingPool
 from engine.api.results import Result
-from engine.api.steps import Chain, Step, StepSettings, ask
+from engine.api.steps import Chain, Step, StepSettings, ask, steps_of
 from engine.core.errors import UsageError
 
 F = TypeVar("F")
@@ -31,9 +32,11 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     frame: of pandas or polars, an Arrow table, or a Dataset of Hugging Face. steps: what to do; without it, one ``ask``
     of the settings prompt, into (the new column, ``response`` without it), model, schema, ... The other settings: see
     ``engine.Pool``. New columns: of each step its result, of a schema its properties; a column of the same name is
-    replaced. Rows that failed have null there, but for what steps that had ended gave, and what went wrong in ``_error``,
-    which is only there if some did.
-    Of a Dataset every column can be named, whatever its format shows, but pictures, sounds and films.
+    replaced. Rows that failed have there what steps that had ended gave, or what that column had, or null, and what went
+    wrong in ``_error``, which is only there if some did or the frame had it. Where a column needs one type, numbers of
+    which some are fractions are floats, objects have the keys of all of them, and answers with no type in common are
+    JSON texts. Of a Dataset every column can
+    be named, whatever its format shows, but pictures, sounds and films.
 
     Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve; what came by then is in the
     exception's ``results``.
@@ -42,22 +45,31 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     if steps is None:
         own = {name: settings.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
         steps = ask(**own)
+    steps = steps_of(steps)
     with PassingPool(steps, _Rows(kind, frame), **settings) as pool:
         results = pool.run()
         columns = _columns(pool.answers, results, as_dict=pool.gives_dicts)
-    return cast(F, kind.with_columns(frame, columns))
+    return cast(F, kind.with_columns(frame, columns, _texts_of(steps)))
 
 
 def _columns(names: tuple[str, ...], results: list[Result], *, as_dict: bool) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {}
-    for name in names:
-        columns[name] = [
-            (result.value if result.ok else result.partial).get(name) if as_dict else result.value
-            for result in results
-        ]
-    if not all(result.ok for result in results):
+    columns = {name: [_answer(result, name, as_dict) for result in results] for name in names}
+    if any(not result.ok or ERROR_COLUMN in result.row for result in results):
         columns[ERROR_COLUMN] = [result.error or None for result in results]
     return columns
+
+
+def _answer(result: Result, name: str, as_dict: bool) -> Any:
+    """See rule 3."""
+    if not result.ok:
+        return result.partial.get(name, result.row.get(name))
+    return result.value.get(name) if as_dict else result.value
+
+
+def _texts_of(steps: Sequence[Step]) -> set[str]:
+    """The columns that hold texts, or nothing at all."""
+    plain = [step.settings for step in steps if step.kind == "ask" and "schema" not in step.settings]
+    return {ERROR_COLUMN, *(told.get("into") or told.get("name") or "response" for told in plain)}
 
 
 class Kind(Protocol):
@@ -69,8 +81,8 @@ class Kind(Protocol):
     def rows(self, frame: Any) -> Iterator[Mapping[str, Any]]:
         """Every row by column names, in order."""
 
-    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]]) -> Any:
-        """Another frame with these columns, in place of those of the same names."""
+    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]], texts: Collection[str]) -> Any:
+        """Another frame with these columns, in place of those of the same names; ``texts``: those that hold texts."""
 
 
 class _Rows:
@@ -92,18 +104,28 @@ class _Pandas:
 
     def rows(self, frame: Any) -> Iterator[Mapping[str, Any]]:
         names = [str(name) for name in frame.columns]
-        if len(set(names)) < len(names):
-            raise UsageError(
-                "The frame has several columns of one name. Give each its own. Nothing was sent."
-            )
+        _refuse_twins(names)
         for values in frame.itertuples(index=False, name=None):
             yield {name: _or_null(value) for name, value in zip(names, values, strict=True)}
 
-    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]]) -> Any:
-        from pandas import Series
-
+    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]], texts: Collection[str]) -> Any:
         # By place, not by index: an index may have the same label twice.
-        return frame.assign(**{name: Series(values).array for name, values in columns.items()})
+        return frame.assign(**{name: _series_of_pandas(values).array for name, values in columns.items()})
+
+
+def _series_of_pandas(values: list[Any]) -> Any:
+    """Whole numbers stay whole beside nulls and fractions; what has no type in common stays as it is."""
+    from pandas import Series
+
+    kinds = {type(value) for value in values}
+    if int not in kinds:
+        return Series(values)
+    try:
+        if kinds <= {int, type(None)}:
+            return Series(values, dtype="Int64" if type(None) in kinds else "int64")
+        return Series(evened(values), dtype="float64")
+    except (Mixed, TypeError, ValueError, OverflowError):
+        return Series(values, dtype="object")
 
 
 class _Polars:
@@ -113,10 +135,31 @@ class _Polars:
     def rows(self, frame: Any) -> Iterator[Mapping[str, Any]]:
         yield from frame.iter_rows(named=True)
 
-    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]]) -> Any:
-        from polars import Series
+    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]], texts: Collection[str]) -> Any:
+        made = [
+            column(partial(_series_of_polars, name, is_text=name in texts), values)
+            for name, values in columns.items()
+        ]
+        return frame.with_columns(made)
 
-        return frame.with_columns([_made(Series, name, values) for name, values in columns.items()])
+
+def _series_of_polars(name: str, values: list[Any], *, is_text: bool) -> Any:
+    """With its type said where polars, which looks at the first values alone, would lose or refuse later ones."""
+    import polars
+
+    plain = {str: polars.String, bool: polars.Boolean, int: polars.Int64, float: polars.Float64}
+
+    def type_of(shape: Any) -> Any:
+        if isinstance(shape, list):
+            return polars.List(type_of(shape[0]))
+        if isinstance(shape, dict):
+            return polars.Struct({key: type_of(part) for key, part in shape.items()})
+        return plain.get(shape, polars.Null)
+
+    shape = shape_of(values)
+    if shape is type(None):
+        return polars.Series(name, values, polars.String if is_text else None)
+    return polars.Series(name, values, type_of(shape) if isinstance(shape, list | dict) else None)
 
 
 class _Arrow:
@@ -124,14 +167,16 @@ class _Arrow:
         return int(frame.num_rows)
 
     def rows(self, frame: Any) -> Iterator[Mapping[str, Any]]:
+        _refuse_twins(frame.column_names)
         for batch in frame.to_batches(max_chunksize=1024):
             yield from batch.to_pylist()
 
-    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]]) -> Any:
-        from pyarrow import array
+    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]], texts: Collection[str]) -> Any:
+        from pyarrow import array, string
 
         for name, values in columns.items():
-            made = _made(lambda _, items: array(items), name, values)
+            is_empty = name in texts and not any(value is not None for value in values)
+            made = column(partial(array, type=string() if is_empty else None), values)
             at = frame.schema.get_field_index(name)
             frame = frame.append_column(name, made) if at < 0 else frame.set_column(at, name, made)
         return frame
@@ -148,17 +193,21 @@ class _Datasets:
         for batch in plain.iter(batch_size=1024):  # a tenth of what row after row costs
             yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
-    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]]) -> Any:
+    def with_columns(self, frame: Any, columns: Mapping[str, list[Any]], texts: Collection[str]) -> Any:
         order = [*frame.column_names, *(name for name in columns if name not in frame.column_names)]
         for name, values in columns.items():
             if name not in frame.column_names:
-                frame = _made(frame.add_column, name, values)
+                frame = column(partial(frame.add_column, name), values)
                 continue
             # The new one comes first: without a column a dataset would have no rows.
             spare = f"{name}_"
             while spare in order:
                 spare += "_"
-            frame = _made(frame.add_column, spare, values).remove_columns(name).rename_column(spare, name)
+            frame = (
+                column(partial(frame.add_column, spare), values)
+                .remove_columns(name)
+                .rename_column(spare, name)
+            )
         return frame.select_columns(order)
 
 
@@ -207,13 +256,9 @@ def _or_null(value: Any) -> Any:
     return None if type(value).__name__ in ("NaTType", "NAType") else value
 
 
-def _made(make: Any, name: str, values: list[Any]) -> Any:
-    """A column of one type, of the values as they are or, where they have no type in common, of their JSON texts."""
-    try:
-        return make(name, values)
-    except (TypeError, ValueError, OverflowError):  # the libraries' own are among them
-        texts = [
-            value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
-            for value in values
-        ]
-        return make(name, texts)
+def _refuse_twins(names: Sequence[str]) -> None:
+    twins = [name for name, count in Counter(names).items() if count > 1]
+    if twins:
+        raise UsageError(
+            f"The frame has several columns of one name: {', '.join(twins)}. Give each its own. Nothing was sent."
+        )

@@ -35,18 +35,30 @@ def settled(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], Surroundings]:
     return tuple(named), Surroundings(tuple(sys.path), tuple(sys.argv), pickled)
 
 
-def of_the_bare_row(function: Callable[..., Any], column: str) -> Callable[[Mapping[str, Any]], Any]:
-    """The function, for rows that are no mappings: it is called with the row itself, which stands in ``column``."""
+def of_the_bare_row(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """The function, for rows that are no mappings: it is called with the row itself, which stands alone in its column.
+
+    Rows with columns of their own, where they are between the others, come as they are.
+    """
+
+    def bare(row: Mapping[str, Any]) -> Any:  # in here, so that it travels along
+        if len(row) == 1:
+            if "value" in row:
+                return row["value"]
+            if isinstance(row.get("text"), str):
+                return row["text"]
+        return row
+
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def awaited(row: Mapping[str, Any]) -> Any:
-            return await function(row[column])
+            return await function(bare(row))
 
         return awaited
 
     def called(row: Mapping[str, Any]) -> Any:
-        return function(row[column])
+        return function(bare(row))
 
     called.__qualname__ = called.__name__ = getattr(function, "__name__", "function")
     return called

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from engine.api.functions import of_the_bare_row
+from engine.api.plans import lines_of
 from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import StepSettings, call
@@ -22,17 +23,18 @@ def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any
     """Call ``function`` once for each row, in worker processes; all results, in the order of the rows.
 
     function: async or not; it is called with the row: with a dict where rows are mappings, dataclasses and the like, and
-    else with the row itself (the first row tells which). It, and its settings into, mode, take, timeout (s) and retries,
-    are as with ``engine.call``; the other settings, and what is raised, as with ``engine.Pool``'s ``run``. For results as they
-    complete, or a status: ``Pool(call(function), rows)``.
+    else, if the first row is none of these, with the row's value itself. What it is given has been through JSON: dates are
+    texts then, Decimals floats, tuples and sets lists, keys texts, NaN None, bytes inside a row base64. A row that is
+    itself bytes fails. It, and its settings into, mode, take, timeout (s) and retries, are as with ``engine.call``; the
+    other settings, and what is raised, as with ``engine.Pool``'s ``run``. For results as they complete, or a status:
+    ``Pool(call(function), rows)``.
     """
     begin_run()  # before a row is looked at
     own = {name: settings.pop(name) for name in _OF_THE_CALL if name in settings}
     if callable(function) and "take" not in own:
-        first, rows = _first_of(rows)
-        column = column_of(first[0]) if first else ""
-        if column:
-            function = of_the_bare_row(function, column)
+        first, rows = _first_of(lines_of(rows))
+        if first and column_of(first[0]):
+            function = of_the_bare_row(function)
     with PassingPool(call(function, **own), rows, **settings) as pool:
         return pool.run()
 

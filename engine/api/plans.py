@@ -6,7 +6,8 @@ Rules of this file:
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+import io
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from engine.api.steps import Step
@@ -96,7 +97,7 @@ def refuse_unknown(settings: Mapping[str, Any]) -> None:
 class RowsGiven(NamedTuple):
     """The rows of a pool."""
 
-    rows: Iterable[object]
+    rows: Iterable[object] | AsyncIterable[object]
     again: Callable[[], Iterable[object]] | None  # None: they can be read once
     total: int | None
 
@@ -107,11 +108,12 @@ class RowsGiven(NamedTuple):
 
     def numbered(self, wanted: set[int]) -> Iterator[tuple[int, object]]:
         """Those of these numbers, in order. Bounds: only where they can be read again."""
-        if isinstance(self.rows, Sequence):
-            yield from ((number, self.rows[number]) for number in sorted(wanted))
+        rows = self.again() if self.again is not None else ()
+        if isinstance(rows, Sequence):
+            yield from ((number, rows[number]) for number in sorted(wanted))
             return
         last = max(wanted, default=-1)
-        for number, row in enumerate(self.rows):
+        for number, row in enumerate(rows):
             if number in wanted:
                 yield number, row
             if number >= last:
@@ -119,7 +121,11 @@ class RowsGiven(NamedTuple):
 
 
 def rows_given(rows: object) -> RowsGiven:
-    """What was given as rows: any iterable but a text or a single row. Raises UsageError."""
+    """What was given as rows: any iterable, asynchronous or not, but a text or a single row; a file's lines without
+    their ends.
+
+    Raises UsageError.
+    """
     if isinstance(rows, str | bytes):
         raise UsageError(
             "The rows are a text. Give a list of texts, or open the file: engine.Pool(steps, open(path))."
@@ -135,6 +141,11 @@ def rows_given(rows: object) -> RowsGiven:
             f"Each row of this dataset comes as a table of {style}: that is its format. Give "
             "dataset.with_format(None). Nothing was sent."
         )
+    if isinstance(rows, io.RawIOBase | io.BufferedIOBase):
+        raise UsageError("The rows are a file that is open for bytes. Open it for text: open(path).")
+    rows = lines_of(rows)
+    if isinstance(rows, AsyncIterable) and not isinstance(rows, Iterable):
+        return RowsGiven(rows, None, None)
     if not isinstance(rows, Iterable):
         raise UsageError(f"The rows are no iterable but {type(rows).__name__}. Give a list or a generator.")
     total = len(rows) if isinstance(rows, Sized) else None
@@ -159,3 +170,10 @@ def _format_of(dataset: Any) -> str:
         return str(shown.get("type") or "")
     own = getattr(dataset, "_formatting", None)  # of an IterableDataset
     return str(getattr(own, "format_type", None) or "")
+
+
+def lines_of(rows: Any) -> Any:
+    """The lines of an open text file, without their ends; any other rows as they are."""
+    if not isinstance(rows, io.TextIOBase):
+        return rows
+    return (line.removesuffix("\n").removesuffix("\r") for line in rows)

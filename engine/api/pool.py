@@ -6,18 +6,20 @@ Rules of this file:
 3. Whatever ends the reading of results (a break, an exception, an interrupt) drains the run before it goes on.
 """
 
+import asyncio
 import atexit
 import os
 import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
+from engine.api.asyncrows import let_go, readable
 from engine.api.functions import settled
 from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
 from engine.api.results import Result, RowFailed, RunStopped, reader_of
@@ -43,7 +45,7 @@ class Pool:
     def __init__(
         self,
         steps: Step | Chain | Iterable[Step | Chain],
-        rows: Iterable[Any],
+        rows: Iterable[Any] | AsyncIterable[Any],
         *,
         max_flows: int | Literal["auto"] | None = None,
         procs: int | None = None,
@@ -57,14 +59,15 @@ class Pool:
     ) -> None:
         """Nothing is read or sent yet; what cannot work is refused now, with UsageError.
 
-        rows: mappings, texts (columns ``text``), dataclasses and the like; a list, a generator, anything iterable. They
-        are read as needed, in a thread of the pool. max_flows: calls in flight at once, over all workers ("auto" finds
-        out how many the endpoint takes). procs: worker processes (the usual: one for each processor). rpm, tpm: requests
-        and tokens per minute that are never exceeded; "auto" learns them from replies. state: a folder that keeps what
-        was done: the same pool over the same rows goes on from there, whatever ended it. on_error: "raise" stops the
-        run at the first row that fails, with RowFailed. progress: True or False; without it, shown on a terminal and in
-        a notebook. read_ahead: rows that may be read before their results are taken. settings: any setting of
-        ``engine run`` by its flag's name: model, base_url, max_tokens, retries, timeout (s), ...
+        rows: mappings, texts (columns ``text``), dataclasses and the like; a list, a generator, anything iterable, the lines
+        of an open text file. They are read as needed, in a thread of the pool (a cursor of sqlite3 needs
+        check_same_thread=False); what is for ``async for``, on the loop of arun() or astream(). max_flows: calls in flight
+        at once, over all workers ("auto" finds out how many the endpoint takes). procs: worker processes (the usual: one for
+        each processor). rpm, tpm: requests and tokens per minute that are never exceeded; "auto" learns them from replies.
+        state: a folder that keeps what was done: the same pool over the same rows goes on from there, whatever ended it.
+        on_error: "raise" stops the run at the first row that fails, with RowFailed. progress: True or False; without it,
+        shown on a terminal and in a notebook. read_ahead: rows that may be read before their results are taken. settings:
+        any setting of ``engine run`` by its flag's name: model, base_url, max_tokens, retries, timeout (s), ...
         """
         if on_error not in ("keep", "raise"):
             raise UsageError(f'on_error is {on_error!r}. Use "keep" or "raise".')
@@ -97,6 +100,7 @@ class Pool:
         self._running: Running | None = None  # the present run
         self._last: Running | None = None  # the present one, or the one before
         self._failed: dict[int, object] = {}  # of rows that can be read once: those that failed, by number
+        self._reading: Iterable[object] = ()
         self._is_used = self._is_closed = False
 
     # --- results ----------------------------------------------------------------------------------------------
@@ -117,7 +121,7 @@ class Pool:
     async def arun(self) -> list[Result]:
         """As ``run``, without blocking the event loop it is awaited on."""
         results: list[Result] = []
-        running = self._begin()
+        running = self._begin(asyncio.get_running_loop())
         try:
             try:
                 while (records := await running.take_soon()) is not None:
@@ -132,7 +136,7 @@ class Pool:
 
     async def astream(self) -> AsyncIterator[Result]:
         """As ``stream``, on an event loop. Cancelled, the run is drained first."""
-        running = self._begin()
+        running = self._begin(asyncio.get_running_loop())
         try:
             while (records := await running.take_soon()) is not None:
                 for result in self._read(running, records):
@@ -279,15 +283,16 @@ class Pool:
                 f"others are open. {self._goes_on}"
             )
 
-    def _begin(self) -> Running:
+    def _begin(self, loop: asyncio.AbstractEventLoop | None = None) -> Running:
         given = self._given
         if self._is_used and not given.can_be_read_again:
             raise UsageError(
                 "The rows of this pool came from an iterator, which can be read only once. Make a new Pool with new "
                 "rows; with the same state= rows that are done are not sent again."
             )
+        rows = self._reading = readable(given.rows, loop)
         source = RowsSource(
-            given.rows,
+            rows,
             ahead_max=self._ahead_max,
             row_bytes_max=self._job.limits.row_bytes_max,
             again=given.again,
@@ -347,6 +352,7 @@ class Pool:
             await running.close_soon()
         finally:
             self._end(running)
+            await let_go(self._reading)
 
     def _end(self, running: Running) -> None:
         _ALIVE.discard(running)

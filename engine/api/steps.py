@@ -141,9 +141,11 @@ def call(
     """Call a Python function, in the worker processes.
 
     function: async or not; or its name, ``"module:function"``. It is called with the row's values as one dict, or, with
-    take, with these as keyword arguments; what it returns has to be JSON (None too). What it raises fails the row, with
-    the traceback kept; what it prints is shown nowhere. mode: where it runs: "loop", "thread" or "process"; without it,
-    async functions run on the worker's event loop and others in its threads.
+    take, with these as keyword arguments. Both the values and what it returns go through JSON: dates become texts, Decimals
+    floats, tuples and sets lists, keys texts, numpy's numbers Python's, NaN None; what JSON cannot say fails the row, and so
+    do bytes by themselves. What it raises fails the row too, with the traceback kept; what it prints is shown nowhere.
+    mode: where it runs: "loop", "thread" or "process"; without it, async functions run on the worker's event loop and
+    others in its threads.
     """
     given = {"into": into, "mode": mode, "take": take, "when": when}
     if isinstance(function, str):

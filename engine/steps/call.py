@@ -1,8 +1,8 @@
 """A Python function per row, run in the worker: what it is given, what it may return, what its exceptions become.
 
 Rules of this file:
-1. What a function returns is JSON, checked by the encoder that writes the records, and read back: a step gets the same
-   value now as after a resume. Dataclasses, dates and the like become what msgspec makes of them, NaN becomes null.
+1. What a function returns is JSON, as ``formats.plain`` makes it of dataclasses, dates, numpy's numbers and the like, and
+   read back: a step gets the same value now as after a resume. NaN becomes null.
 2. Whatever a function returns or raises is one row's business: nothing here raises for it.
 """
 
@@ -16,7 +16,8 @@ from engine.core.model import UNKNOWN_USAGE, Failure, Reply, RowValues, Target
 from engine.core.model import Call as Sending
 from engine.core.nesting import ANSWER_NESTING_MAX
 from engine.credentials import redact_all
-from engine.formats.rows import decode_json, encode_values
+from engine.formats.plain import encode_plain
+from engine.formats.rows import decode_json
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
 
@@ -91,7 +92,7 @@ def checked(value: Any, bytes_max: int) -> Reply | Failure:
     if isinstance(value, bytes | bytearray | memoryview):
         return _no_json("bytes: decode them to text first")
     try:
-        data = encode_values(value)
+        data = encode_plain(value)
         if len(data) > bytes_max:
             return _no_json(f"{len(data):,} bytes of JSON; {bytes_max:,} are allowed")
         return Reply(200, _NO_HEADERS, data)

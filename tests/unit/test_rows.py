@@ -3,13 +3,15 @@
 import collections
 import dataclasses
 import datetime
+import sqlite3
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pandas
 import pytest
 
-from engine.rows import PartSource, RowsFailed, RowsSource, payload_of
+from engine.rows import PartSource, RowsFailed, RowsSource, column_of, payload_of
 
 
 def source_of(rows: Any, **changes: Any) -> RowsSource:
@@ -44,22 +46,46 @@ Pair = collections.namedtuple("Pair", "left right")
         ({"n": Number(), "nan": float("nan")}, '{"n":7,"nan":null}'),
         (collections.ChainMap({"a": 1}, {"b": 2}), '{"b":2,"a":1}'),
         ({"big": 10**30}, '{"big":1000000000000000000000000000000}'),
+        (Pair(1, [2]), '{"left":1,"right":[2]}'),
+        ({"at": pandas.Timestamp("2026-01-02")}, '{"at":"2026-01-02T00:00:00"}'),
+        (pandas.Series({"a": "x", "n": 1.0, "none": float("nan")}), '{"a":"x","n":1.0,"none":null}'),
     ],
 )
 def test_a_row_becomes_a_json_object(row: object, payload: str) -> None:
     assert payload_of(row).decode() == payload
 
 
+def test_rows_of_a_frame_are_rows_as_they_come() -> None:
+    frame = pandas.DataFrame({"text": ["a"], "n": [1]})
+    assert [payload_of(row) for row in frame.itertuples(index=False)] == [b'{"text":"a","n":1}']
+    assert [payload_of(row) for _, row in frame.iterrows()] == [b'{"text":"a","n":1}']
+    assert [column_of(row) for row in frame.itertuples()] == [""]
+
+
+@pytest.mark.parametrize("row", [b"abc", bytearray(b"abc"), memoryview(b"abc")])
+def test_bytes_are_no_row(row: object) -> None:
+    (found,) = source_of([row])
+    assert "it is bytes; decode them to text first" in found.bad
+    assert payload_of({"data": b"abc"}) == b'{"data":"YWJj"}'  # inside a row they are, as base64
+
+
+class Unwilling:
+    """Its own conversion raises something of its own."""
+
+    def tolist(self) -> None:
+        raise KeyError("not today")
+
+
 def test_a_row_that_is_no_json_is_bad_and_its_neighbours_are_not() -> None:
     loop: list[Any] = []
     loop.append(loop)
-    rows = ["one", object(), "\ud800", {"loop": loop}, "x" * 2000, {(1, 2): 3}, "last"]
+    rows = ["one", object(), "\ud800", {"loop": loop}, "x" * 2000, {(1, 2): 3}, Unwilling(), "last"]
     source = source_of(rows)
     found = list(source)
-    assert [row.row for row in found] == list(range(7))
-    assert [bool(row.bad) for row in found] == [False, True, True, True, True, True, False]
+    assert [row.row for row in found] == list(range(8))
+    assert [bool(row.bad) for row in found] == [False, True, True, True, True, True, True, False]
     assert all(row.payload == b"" for row in found if row.bad)
-    assert [source.take(number) for number in range(7)] == rows
+    assert [source.take(number) for number in range(8)] == rows
 
 
 def test_rows_are_read_no_further_than_results_are_taken() -> None:
@@ -122,6 +148,16 @@ def test_what_the_iterable_raises_comes_after_the_rows_before_it() -> None:
     with pytest.raises(RowsFailed, match="ZeroDivisionError: enough") as caught:
         next(reading)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_rows_that_belong_to_another_thread_are_told_about() -> None:
+    database = sqlite3.connect(":memory:")
+    cursor = database.execute("select 'a' as text")
+    with pytest.raises(RowsFailed) as caught:
+        list(source_of({"text": text} for (text,) in cursor))
+    assert isinstance(caught.value.__cause__, sqlite3.ProgrammingError)
+    assert "check_same_thread=False" in caught.value.__cause__.__notes__[0]
+    database.close()
 
 
 def test_closing_ends_the_reading_though_the_iterable_hangs() -> None:

@@ -1,6 +1,7 @@
 """Functions of a pool's steps: their names, their bytes, and rows that are no mappings."""
 
 import asyncio
+import io
 import sys
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from engine import UsageError, ask, call
 from engine.api import mapping
 from engine.api.functions import of_the_bare_row, settled
+from engine.formats.rows import decode_row
+from engine.rows import payload_of
 from engine.steps.finding import resolve
 
 
@@ -47,10 +50,16 @@ def test_another_one_goes_as_bytes_beside_the_job() -> None:
 
 
 def test_a_bare_row_is_handed_to_the_function_by_itself() -> None:
-    assert of_the_bare_row(double, "value")({"value": 3}) == 6
-    awaited = of_the_bare_row(halve, "value")
+    assert of_the_bare_row(double)({"value": 3}) == 6
+    awaited = of_the_bare_row(halve)
     assert asyncio.iscoroutinefunction(awaited)
     assert asyncio.run(awaited({"value": 3})) == 1.5
+
+
+def test_rows_of_every_kind_may_stand_between_bare_ones() -> None:
+    rows = [1, {"a": 2}, "x", {"text": 3}, [4], {"value": 5, "a": 6}, {}]
+    given = [decode_row(payload_of(row)) for row in rows]
+    assert list(map(of_the_bare_row(lambda row: row), given)) == rows
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,7 @@ def test_a_bare_row_is_handed_to_the_function_by_itself() -> None:
         ([{"n": 1}], False),
         (iter([{"n": 1}]), False),
         ([], False),
+        (io.StringIO("a\n"), True),
     ],
 )
 def test_a_map_looks_at_one_row_to_see_what_the_function_takes(
@@ -84,7 +94,7 @@ def test_a_map_looks_at_one_row_to_see_what_the_function_takes(
 
     monkeypatch.setattr(mapping, "PassingPool", Pool)
     mapping.map(double, rows, procs=3, mode="thread")
-    assert seen[0] is is_bare and len(seen[1]) <= 1 and seen[2] == {"procs": 3}
+    assert seen[0] is is_bare and seen[1] in ([], [1], ["a"], [{"n": 1}]) and seen[2] == {"procs": 3}
 
 
 def test_a_map_over_no_rows_at_all_is_refused() -> None:

@@ -1,5 +1,6 @@
 """A pool's steps, settings and rows as a job: what is the same as the command line's, and what is refused."""
 
+from collections.abc import AsyncIterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,30 @@ def test_a_value_that_cannot_work_is_refused_at_once(settings: dict[str, Any], s
         Pool(ask("x"), [], **{**MOCK, **settings})
 
 
+async def arriving() -> AsyncIterator[int]:
+    yield 1
+
+
 def test_rows_are_any_iterable_but_what_is_one_row_or_a_frame() -> None:
     assert rows_given([1, 2]).total == 2
     assert rows_given(range(5)).again is not None
     once = rows_given(iter([1]))
     assert (once.again, once.total) == (None, None)
+    assert (rows_given(arriving()).again, rows_given(arriving()).total) == (None, None)
     for wrong, says in (("text", "a text"), ({"a": 1}, "one mapping"), (3, "no iterable")):
         with pytest.raises(UsageError, match=says):
             rows_given(wrong)
+
+
+def test_a_files_lines_are_rows_without_their_ends(tmp_path: Path) -> None:
+    path = tmp_path / "texts"
+    path.write_bytes(b"one\r\n\ntwo \nthree")
+    with path.open(newline="") as file:
+        given = rows_given(file)
+        assert (list(given.rows), given.total) == (["one", "", "two ", "three"], None)
+        assert not given.can_be_read_again
+    with path.open("rb") as file, pytest.raises(UsageError, match="open for bytes"):
+        rows_given(file)
 
 
 def test_rows_by_their_numbers_come_in_order_and_no_more_is_read_than_needed() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 from typing import Any
 
+import numpy
 import pytest
 
 from engine.config import StepSettings
@@ -51,6 +52,8 @@ def told(value: Any) -> Any:
         ((1, {2}), [1, [2]]),
         ({"a": [True, 1.5]}, {"a": [True, 1.5]}),
         (Found("x", datetime.date(2024, 2, 29)), {"name": "x", "on": "2024-02-29"}),
+        (numpy.int64(7), 7),
+        ({"scores": numpy.array([0.5, 1.5], numpy.float32)}, {"scores": [0.5, 1.5]}),
     ],
 )
 def test_what_is_json_or_has_one_meaning_in_it_is_kept(value: Any, kept: Any) -> None:
@@ -61,7 +64,7 @@ def test_what_is_json_or_has_one_meaning_in_it_is_kept(value: Any, kept: Any) ->
     ("value", "says"),
     [
         (b"raw", "bytes: decode them"),
-        (object(), "no JSON (Encoding objects of type object is unsupported)"),
+        (object(), "no JSON (objects of type object are not JSON)"),
         ({(1, 2): 3}, "no JSON"),
         (LOOP, "contains itself"),
         ("\ud800", "not Unicode"),
