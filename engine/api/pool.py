@@ -7,9 +7,6 @@ Rules of this file:
 """
 
 import atexit
-import os
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -26,6 +23,7 @@ from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
 from engine.config import GATE
 from engine.core.errors import UsageError
+from engine.launchers.private import make_private_folder
 from engine.rows import PartSource, RowsFailed, RowsSource
 from engine.steps.functions import begin_run
 from engine.store import Store
@@ -86,10 +84,9 @@ class Pool:
         self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
         self._temporary: Callable[[], object] | None = None
         if state is None:
-            # Named like a run's own folder, so that the next run removes it should this process be killed.
-            folder = tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-")
-            self._temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self._job = replace(self._job, state=str(Path(folder, "state")))
+            private = make_private_folder()
+            self._temporary = weakref.finalize(self, private.remove)
+            self._job = replace(self._job, state=str(private.path / "state"))
         self._lock = threading.Lock()
         self._running: Running | None = None  # the present run
         self._last: Running | None = None  # the present one, or the one before
