@@ -6,16 +6,16 @@ Rules of this file:
 3. Whatever ends the reading of results (a break, an exception, an interrupt) drains the run before it goes on.
 """
 
-import atexit
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from engine.api.functions import settled
+from engine.api.keeping import Kept
 from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
 from engine.api.results import Result, RowFailed, RunStopped, reader_of
 from engine.api.running import Running
@@ -82,14 +82,14 @@ class Pool:
         ):  # said by a program: its answers are not to be waited for in small groups
             self._job = replace(self._job, gate=max(GATE, min(max_flows, GATE_ASKED_MAX)))
         self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
-        self._temporary: Callable[[], object] | None = None
+        private = None
         if state is None:
             private = make_private_folder()
-            self._temporary = weakref.finalize(self, private.remove)
             self._job = replace(self._job, state=str(private.path / "state"))
+        self._kept = Kept(private)
+        self._end_kept = weakref.finalize(self, self._kept.end)
         self._lock = threading.Lock()
-        self._running: Running | None = None  # the present run
-        self._last: Running | None = None  # the present one, or the one before
+        self._last: Running | None = None  # the present run, or the one before
         self._failed: dict[int, object] = {}  # of rows that can be read once: those that failed, by number
         self._is_used = self._is_closed = False
 
@@ -103,7 +103,7 @@ class Pool:
         """
         return sorted(self.stream(), key=_place)
 
-    def stream(self) -> Iterator[Result]:
+    def stream(self) -> Generator[Result, None, None]:
         """Results as rows complete, while the others run. The rows are read no further than results are taken."""
         return self._results(self._begin)
 
@@ -111,9 +111,22 @@ class Pool:
         """As ``run``, without blocking the event loop it is awaited on."""
         return sorted([result async for result in self.astream()], key=_place)
 
-    async def astream(self) -> AsyncIterator[Result]:
-        """As ``stream``, on an event loop. Cancelled, the run is drained first."""
+    def astream(self) -> AsyncGenerator[Result, None]:
+        """As ``stream``, on an event loop. Cancelled, the run is drained first.
+
+        A loop over it that is left early ends the run when the pool is used next; ``contextlib.aclosing`` ends it at once.
+        """
+        itself: list[Callable[[], object | None]] = []
+        stream = self._results_soon(itself)
+        itself.append(weakref.ref(stream))
+        return stream
+
+    async def _results_soon(self, itself: list[Callable[[], object | None]]) -> AsyncGenerator[Result, None]:
+        if (left := self._abandoned()) is not None:
+            await left.close_soon()
+            self._end(left)
         running = self._begin()
+        running.reader = itself[0]
         try:
             while (records := await running.take_soon()) is not None:
                 for result in self._read(running, records):
@@ -160,12 +173,8 @@ class Pool:
 
     def close(self) -> None:
         """End what runs, and remove what is kept, unless it is in a folder of the caller's. Safe to call twice."""
-        running, self._is_closed = self._running, True
-        if running is not None:
-            running.close()
-            self._end(running)
-        if self._temporary is not None:
-            self._temporary()
+        self._is_closed = True
+        self._end_kept()
 
     def __enter__(self) -> Self:
         return self
@@ -177,7 +186,7 @@ class Pool:
 
     # --- runs -------------------------------------------------------------------------------------------------
 
-    def _results(self, begin: Callable[[], Running]) -> Iterator[Result]:
+    def _results(self, begin: Callable[[], Running]) -> Generator[Result, None, None]:
         running = begin()
         try:
             while (records := running.take()) is not None:
@@ -193,6 +202,8 @@ class Pool:
         read = reader_of(running.answers, self.gives_dicts).read
         take, traceback_of = running.source.take, running.tracebacks.of
         for number, record in records:
+            if running.is_anothers:
+                return
             row = take(number)
             result = read(number, record, row, traceback_of)
             if self._failed:
@@ -235,6 +246,7 @@ class Pool:
         return self._start(source, is_retry=True)
 
     def _failed_numbers(self) -> set[int]:
+        self._let_go()
         if self._running is not None:
             raise UsageError("This pool is running: retry_failed() comes after its end.")
         state = Path(self._job.state)
@@ -245,6 +257,7 @@ class Pool:
         return failed.union(self._failed)  # the latter are open where running them again was interrupted
 
     def _start(self, source: RowsSource, *, is_retry: bool) -> Running:
+        self._let_go()
         with self._lock:
             if self._is_closed:
                 raise UsageError("This pool is closed. Make a new one; with the same state= it goes on.")
@@ -254,17 +267,37 @@ class Pool:
                 )
             job = replace(self._job, retry_failed=is_retry, fresh=self._job.fresh and not self._is_used)
             self._is_used = True
-            self._running = self._last = Running(
-                job, self._auth, source, surroundings=self._surroundings, show=self._show
+            running = Running(job, self._auth, source, surroundings=self._surroundings, show=self._show)
+            self._kept.running = self._last = running
+            return running
+
+    @property
+    def _running(self) -> Running | None:
+        """The present run."""
+        return self._kept.running
+
+    def _abandoned(self) -> Running | None:
+        """The present run, where nobody holds the stream of its results any more."""
+        running = self._running
+        return running if running is not None and running.is_abandoned else None
+
+    def _let_go(self) -> None:
+        """End a run that nobody reads of, before another begins; refuse where none of this process's can."""
+        if self._kept.is_anothers:
+            raise UsageError(
+                "This pool was made in the process that this one was forked from, and belongs to that one. Make a Pool "
+                "here; with the same state= it goes on, once the other one has ended."
             )
-            _ALIVE.add(self._running)
-            return self._running
+        if (left := self._abandoned()) is not None:
+            left.close()
+            self._end(left)
 
     def _end(self, running: Running) -> None:
-        _ALIVE.discard(running)
+        if running.is_anothers:
+            return
         with self._lock:
             if self._running is running:
-                self._running = None
+                self._kept.running = None
 
 
 def _refuse_half(running: Running) -> None:
@@ -284,16 +317,3 @@ def _refuse_half(running: Running) -> None:
 
 def _place(result: Result) -> int:
     return result.index
-
-
-# Runs that go on at the interpreter's end: whoever still reads of them is gone.
-_ALIVE: "weakref.WeakSet[Running]" = weakref.WeakSet()
-
-
-def _end_all() -> None:
-    for running in list(_ALIVE):
-        running.close()
-
-
-# Before the interpreter shuts its thread pools down, where it can be asked for that: a run needs them to end.
-getattr(threading, "_register_atexit", atexit.register)(_end_all)

@@ -17,6 +17,7 @@ from engine.api.tracebacks import Tracebacks
 from engine.config import Job
 from engine.coordinator.run import run_job
 from engine.core.commit import Counts
+from engine.core.errors import UsageError
 from engine.credentials import Auth
 from engine.handover import Surroundings
 from engine.observe.progress import Progress
@@ -60,6 +61,10 @@ class Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before = Counts(0, {}, 0, 0, 0)
         self.is_over = False
+        self.is_anothers = False  # see ``leave``
+        self.reader: Callable[[], object | None] | None = (
+            None  # of a stream whose end may be late: whether it is held
+        )
         self._thread = threading.Thread(target=self._run, name="engine run", daemon=True)
         self._thread.start()
 
@@ -152,7 +157,27 @@ class Running:
         finally:
             self._join()
 
+    def leave(self) -> None:
+        """In a forked child: the run is the parent's. Nothing of it is to be had here, and nothing waited for."""
+        self._lock = threading.Lock()  # some thread of the parent may have had it
+        self._changed = threading.Condition(self._lock)
+        self._records.clear()
+        self._wakers.clear()
+        self._loop = self.summary = None
+        self.error = UsageError(
+            "This process was forked while a pool ran, and the run is the other process's: its results are to be had "
+            "there. Take them to their end before forking, or make a new Pool here."
+        )
+        self.is_over = self.is_anothers = True
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody holds the stream any more that takes the records, though it has not ended yet."""
+        return self.reader is not None and self.reader() is None
+
     def _join(self) -> None:
+        if self.is_anothers:
+            return
         with self._lock:
             self._changed.wait_for(lambda: self.is_over)
         self._thread.join()

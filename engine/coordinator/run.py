@@ -28,6 +28,7 @@ from engine.coordinator.quotas import limiting_of, limitings_of
 from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, Replay, StreamStore
 from engine.coordinator.supervise import Supervisor
+from engine.coordinator.threads import OwnThreads
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
 from engine.core.commit import Counts
@@ -36,7 +37,7 @@ from engine.credentials import Auth
 from engine.handover import secret_values
 from engine.launchers.local import Process
 from engine.launchers.private import make_private_folder, sweep
-from engine.launchers.process import dump_no_core, raise_open_files
+from engine.launchers.process import dump_no_core, open_files_allowed, raise_open_files
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
 from engine.observe.progress import Progress
@@ -139,6 +140,7 @@ class _Runner:
 
     async def _serve(self) -> Ended:
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(OwnThreads())
         mocks: list[Process] = []
         job = await loop.run_in_executor(None, self._start_mocks, mocks)
         job = self._fit_open_files(job)
@@ -240,7 +242,7 @@ class _Runner:
 
     def _fit_open_files(self, job: Job) -> Job:
         """Fewer requests in flight where the system's limit of open files does not allow what was asked for."""
-        allowed = raise_open_files()
+        allowed = raise_open_files() if self._caller is None else open_files_allowed()
         per_worker = max(1, allowed - SPARE_FILES)
         workers = max(1, min(job.procs, job.in_flight))
         if job.in_flight <= per_worker * workers:

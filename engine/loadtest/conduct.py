@@ -7,7 +7,6 @@ Rules of this file:
 """
 
 import asyncio
-import os
 import signal
 import socket
 import time

@@ -143,7 +143,12 @@ def test_a_forked_child_neither_removes_nor_holds_what_its_parent_has(place: Pat
 
 
 def test_a_forked_child_that_lives_on_keeps_nothing_of_a_killed_parent(place: Path) -> None:
-    then = "child = os.fork()\nif not child:\n    signal.pause()\nprint(child, flush=True)"
+    then = """
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    os.kill(os.getppid(), signal.SIGKILL)
+signal.pause()
+"""
     with killed(place, then) as parent:
         assert parent.stdout is not None
         gone, child = Path(parent.stdout.readline().strip()), int(parent.stdout.readline())
