@@ -9,10 +9,11 @@ Rules of this file:
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
+from engine.api.plans import RunSettings
 from engine.api.pool import Pool
 from engine.api.results import Result
 from engine.api.steps import Chain, Step, StepSettings, ask
@@ -23,7 +24,24 @@ _OF_THE_STEP = {*signature(ask).parameters, *StepSettings.__annotations__} - {"s
 ERROR_COLUMN = "_error"
 
 
-def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None, **settings: Any) -> F:
+class EnrichSettings(RunSettings, total=False):
+    """Those of ``engine.Pool``, and of its one ``engine.ask`` where no steps are given."""
+
+    prompt: str
+    prompt_file: str
+    messages: str
+    schema: Any
+    into: str
+    params: Mapping[str, Any]
+    take: Mapping[str, str]
+    when: str
+    name: str
+    keep: bool
+
+
+def enrich(
+    frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None, **settings: Unpack[EnrichSettings]
+) -> F:
     """The frame with an answer for each row.
 
     frame: of pandas or polars, an Arrow table, or a Dataset of Hugging Face. steps: what to do; without it, one ``ask``
@@ -34,10 +52,11 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve.
     """
     kind = _kind_of(frame)
+    of_the_run: dict[str, Any] = dict(settings)
     if steps is None:
-        own = {name: settings.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
+        own = {name: of_the_run.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
         steps = ask(**own)
-    with Pool(steps, _Rows(kind, frame), **settings) as pool:
+    with Pool(steps, _Rows(kind, frame), **of_the_run) as pool:
         results = pool.run()
         columns = _columns(pool.answers, results, as_dict=pool.gives_dicts)
     return cast(F, kind.with_columns(frame, columns))

@@ -6,10 +6,11 @@ Rules of this file:
 """
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, get_type_hints
 
-from engine.api.steps import Step
+from engine.api.steps import Step, refuse_no_texts
 from engine.core.errors import UsageError
 from engine.settings import Loaded, load
 
@@ -45,6 +46,20 @@ class PoolSettings(TypedDict, total=False):
     wire: str
 
 
+class RunSettings(PoolSettings, total=False):
+    """All settings of a Pool, for who makes one; see there."""
+
+    max_flows: int | Literal["auto"] | None
+    procs: int | None
+    rpm: int | Literal["auto"] | None
+    tpm: int | Literal["auto"] | None
+    state: str | os.PathLike[str] | None
+    on_error: Literal["keep", "raise"]
+    progress: bool | None
+    read_ahead: int | None
+
+
+_TEXTS = tuple(name for name, kind in get_type_hints(PoolSettings).items() if kind is str)
 _ASKED_AS_ONE = frozenset(
     ("take", "when", "keep", "name")
 )  # settings that only a job with a list of steps has
@@ -66,19 +81,11 @@ def is_single(steps: tuple[Step, ...]) -> bool:
 
 
 def refuse_unknown(settings: Mapping[str, Any]) -> None:
-    """Raise UsageError for a setting that no pool has."""
+    """Raise UsageError for a setting that no pool has, and for what is no text where one is needed."""
+    refuse_no_texts("A Pool", settings, _TEXTS)
     for name in settings:
         if name not in PoolSettings.__annotations__:
-            known = [
-                *PoolSettings.__annotations__,
-                "max_flows",
-                "procs",
-                "rpm",
-                "tpm",
-                "state",
-                "on_error",
-                "progress",
-            ]
+            known = list(RunSettings.__annotations__)
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"It knows: {', '.join(known)}."
             raise UsageError(
@@ -91,7 +98,11 @@ class RowsGiven(NamedTuple):
 
     rows: Iterable[object]
     again: Callable[[], Iterable[object]] | None  # None: they can be read once
-    total: int | None
+
+    @property
+    def total(self) -> int | None:
+        """How many there are now; None where they do not say."""
+        return len(self.rows) if isinstance(self.rows, Sized) else None
 
     @property
     def can_be_read_again(self) -> bool:
@@ -99,16 +110,35 @@ class RowsGiven(NamedTuple):
         return self.again is not None
 
     def numbered(self, wanted: set[int]) -> Iterator[tuple[int, object]]:
-        """Those of these numbers, in order. Bounds: only where they can be read again."""
+        """Those of these numbers, in order. Bounds: only where they can be read again.
+
+        Raises UsageError, before the first where that can be, if there are not so many rows.
+        """
+        last = max(wanted, default=-1)
+        if self.total is not None and self.total <= last:
+            raise _shorter(self.total, last)
+        return self._numbered(wanted, last)
+
+    def _numbered(self, wanted: set[int], last: int) -> Iterator[tuple[int, object]]:
         if isinstance(self.rows, Sequence):
             yield from ((number, self.rows[number]) for number in sorted(wanted))
             return
-        last = max(wanted, default=-1)
+        read = 0
         for number, row in enumerate(self.rows):
+            read += 1
             if number in wanted:
                 yield number, row
             if number >= last:
                 return
+        if wanted:
+            raise _shorter(read, last)
+
+
+def _shorter(rows: int, last: int) -> UsageError:
+    return UsageError(
+        f"The rows have changed: there are {rows:,} now, but the row with the index {last:,} failed in an earlier run. Give "
+        "the same rows to run it again. Nothing was sent, and what was done is kept."
+    )
 
 
 def rows_given(rows: object) -> RowsGiven:
@@ -124,6 +154,16 @@ def rows_given(rows: object) -> RowsGiven:
         raise UsageError(f"The rows are a frame of {kind}. Use engine.enrich(frame, ...) to get one back.")
     if not isinstance(rows, Iterable):
         raise UsageError(f"The rows are no iterable but {type(rows).__name__}. Give a list or a generator.")
-    total = len(rows) if isinstance(rows, Sized) else None
-    once = isinstance(rows, Iterator)
-    return RowsGiven(rows, None if once else lambda: rows, total)
+    return RowsGiven(rows, None if isinstance(rows, Iterator) else lambda: rows)
+
+
+def state_given(state: object) -> str | None:
+    """The folder that a pool's state is kept in, from wherever it is looked for later. Raises UsageError."""
+    if state is None:
+        return None
+    path = os.fspath(state) if isinstance(state, str | os.PathLike) else None
+    if not isinstance(path, str) or not path:
+        raise UsageError(
+            f"state is {state!r}, which is no folder. Give its name, or leave state out: then nothing is kept."
+        )
+    return os.path.abspath(os.path.expanduser(path))

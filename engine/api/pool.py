@@ -6,6 +6,7 @@ Rules of this file:
 3. Whatever ends the reading of results (a break, an exception, an interrupt) drains the run before it goes on.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
@@ -16,13 +17,14 @@ from typing import Any, Literal, Self, Unpack
 
 from engine.api.functions import settled
 from engine.api.keeping import Kept
-from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
-from engine.api.results import Result, RowFailed, RunStopped, reader_of
+from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given, state_given
+from engine.api.results import Result, RowFailed, RunStopped, Status, reader_of
 from engine.api.running import Running
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
 from engine.config import GATE
-from engine.core.errors import UsageError
+from engine.coordinator.plan import check_steps
+from engine.core.errors import EngineError, UsageError
 from engine.launchers.private import make_private_folder
 from engine.rows import PartSource, RowsFailed, RowsSource
 from engine.steps.functions import begin_run
@@ -44,7 +46,7 @@ class Pool:
         procs: int | None = None,
         rpm: int | Literal["auto"] | None = None,
         tpm: int | Literal["auto"] | None = None,
-        state: str | Path | None = None,
+        state: str | os.PathLike[str] | None = None,
         on_error: Literal["keep", "raise"] = "keep",
         progress: bool | None = None,
         read_ahead: int | None = None,
@@ -57,14 +59,15 @@ class Pool:
         out how many the endpoint takes). procs: worker processes (the usual: one for each processor). rpm, tpm: requests
         and tokens per minute that are never exceeded; "auto" learns them from replies. state: a folder that keeps what
         was done: the same pool over the same rows goes on from there, whatever ended it. on_error: "raise" stops the
-        run at the first row that fails, with RowFailed. progress: True or False; without it, shown on a terminal and in
-        a notebook. read_ahead: rows that may be read before their results are taken. settings: any setting of
-        ``engine run`` by its flag's name: model, base_url, max_tokens, retries, timeout (s), ...
+        run at the first row that fails, with RowFailed; when it is run again, such rows are tried again. progress: True
+        or False; without it, shown on a terminal and in a notebook. read_ahead: rows that may be read before their
+        results are taken. settings: any setting of ``engine run`` by its flag's name: model, base_url, max_tokens,
+        retries, timeout (s), ...
         """
         if on_error not in ("keep", "raise"):
             raise UsageError(f'on_error is {on_error!r}. Use "keep" or "raise".')
-        if read_ahead is not None and read_ahead < 1:
-            raise UsageError("read_ahead has to be at least 1 row.")
+        if read_ahead is not None and not (type(read_ahead) is int and read_ahead >= 1):
+            raise UsageError(f"read_ahead is {read_ahead!r}: a whole number of at least 1 row is needed.")
         begin_run()  # a worker that reads a script for its functions has come as far as it needs to
         self._steps, self._surroundings = settled(steps_of(steps))
         self._given = rows_given(rows)
@@ -75,8 +78,9 @@ class Pool:
         told = {name: value for name, value in told.items() if value is not None}
         if state is None:
             told.setdefault("durability", "os")  # nothing of it is to outlive this process
-        loaded = job_of(self._steps, {**told, "state": None if state is None else str(state)})
+        loaded = job_of(self._steps, {**told, "state": state_given(state)})
         self._job, self._auth = loaded.job, loaded.auth
+        check_steps(self._job)
         if isinstance(
             max_flows, int
         ):  # said by a program: its answers are not to be waited for in small groups
@@ -147,19 +151,31 @@ class Pool:
         return sorted(self._results(lambda: self._begin_again(failed)), key=_place) if failed else []
 
     @property
-    def status(self) -> dict[str, int | None]:
+    def status(self) -> Status:
         """How many rows there are (``total``), are ``completed``, ``failed``, ``running`` and ``pending``.
 
-        Cheap, from any thread, also while it runs. ``total`` and ``pending`` are None while the number of rows is not
-        known: before a generator was read to its end.
+        Cheap, from any thread, also while it runs; before the first run it is what the ``state`` folder knows. ``total``
+        and ``pending`` are None while the number of rows is not known: before a generator was read to its end.
         """
         last = self._last
-        counts = {"completed": 0, "failed": 0, "running": 0} if last is None else last.counts()
+        completed, failed, running = self._counts_before() if last is None else last.counts()
         total = self._given.total
         if total is None and last is not None and last.summary is not None and not last.summary.stopped:
             total = last.summary.rows
-        pending = None if total is None else max(0, total - sum(counts.values()))
-        return {"total": total, **counts, "pending": pending}
+        pending = None if total is None else max(0, total - completed - failed - running)
+        return Status(total=total, completed=completed, failed=failed, running=running, pending=pending)
+
+    def _counts_before(self) -> tuple[int, int, int]:
+        """What earlier runs came to, as ``Running.counts``."""
+        state = Path(self._job.state)
+        if self._job.fresh or not state.is_dir():
+            return 0, 0, 0
+        try:
+            with Store.view(state) as store:
+                counts = store.counts()
+        except EngineError:  # the run will say what is wrong with it
+            return 0, 0, 0
+        return counts.ok, sum(counts.failed.values()), 0
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -175,6 +191,19 @@ class Pool:
         """End what runs, and remove what is kept, unless it is in a folder of the caller's. Safe to call twice."""
         self._is_closed = True
         self._end_kept()
+
+    def __repr__(self) -> str:
+        kinds, total = ", ".join(step.kind for step in self._steps), self._given.total
+        state = (
+            "closed"
+            if self._is_closed
+            else "new"
+            if self._last is None
+            else "running"
+            if self._running
+            else "ended"
+        )
+        return f"<Pool of {kinds} over {'rows' if total is None else f'{total:,} rows'}, {state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +257,9 @@ class Pool:
             again=given.again,
             total=given.total,
         )
-        return self._start(source, is_retry=False)
+        # Where a failure ends the run, those of earlier runs are open again: one that is mended is in nobody's way.
+        is_retry = self._raises and Path(self._job.state).is_dir()
+        return self._start(source, is_retry=is_retry)
 
     def _begin_again(self, failed: set[int]) -> Running:
         if self._given.can_be_read_again:

@@ -203,15 +203,12 @@ class Running:
             with self._lock:
                 self._wakers.remove(wake)
 
-    def counts(self) -> dict[str, int]:
-        """Rows that are ``completed`` and ``failed``, of earlier runs too, and ``running`` in workers, at this moment."""
+    def counts(self) -> tuple[int, int, int]:
+        """Rows that are completed and failed, of earlier runs too, and running in workers, at this moment."""
         session = self._session
         if session is None:
-            return {"completed": 0, "failed": 0, "running": 0}
+            return 0, 0, 0
         metrics = session.metrics
         busy = 0 if self.is_over else sum(child.busy for child in session.supervisor.children)
-        return {
-            "completed": self._before.ok + metrics.ok,
-            "failed": sum(self._before.failed.values()) + metrics.failed,
-            "running": busy,
-        }
+        failed = sum(self._before.failed.values()) + metrics.failed
+        return self._before.ok + metrics.ok, failed, busy
