@@ -8,9 +8,13 @@ Rules of this file:
 
 import os
 import weakref
+from pathlib import Path
 
 from engine.api.running import Running
+from engine.config import Job
+from engine.core.errors import EngineError
 from engine.launchers.private import PrivateFolder
+from engine.store import Store
 
 
 class Kept:
@@ -18,6 +22,7 @@ class Kept:
 
     def __init__(self, private: PrivateFolder | None) -> None:
         self.running: Running | None = None
+        self.is_durable = private is None
         self.is_anothers = False  # this process was forked from the one that made the pool
         self._private = private
         _ALL.add(self)
@@ -35,6 +40,19 @@ class Kept:
         self.is_anothers = True
         if self.running is not None:
             self.running.leave()
+
+
+def counts_in(job: Job) -> tuple[int, int, int]:
+    """What earlier runs came to, as ``Running.counts``, for a job that has not run yet."""
+    state = Path(job.state)
+    if job.fresh or not state.is_dir():
+        return 0, 0, 0
+    try:
+        with Store.view(state) as store:
+            counts = store.counts()
+    except EngineError:  # the run will say what is wrong with it
+        return 0, 0, 0
+    return counts.ok, sum(counts.failed.values()), 0
 
 
 _ALL: "weakref.WeakSet[Kept]" = weakref.WeakSet()

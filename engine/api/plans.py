@@ -8,11 +8,17 @@ Rules of this file:
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypedDict, get_type_hints
 
 from engine.api.steps import Step, refuse_no_texts
+from engine.api.wording import in_python
+from engine.config import GATE
+from engine.coordinator.plan import check_steps
 from engine.core.errors import UsageError
 from engine.settings import Loaded, load
+
+GATE_ASKED_MAX = 128  # calls under way before the first answer, where so many were asked for at once
 
 
 class PoolSettings(TypedDict, total=False):
@@ -40,6 +46,9 @@ class PoolSettings(TypedDict, total=False):
     retries: int
     max_failures: int | str  # stop when more rows fail: a number, or a share like "5%"
     fresh: bool  # start over: what the state folder has is moved aside
+    on_change: Literal[
+        "refuse", "redo"
+    ]  # the state is of other steps: "redo" runs those and what needs them again
     durability: Literal["fsync", "os"]
     ca_file: str
     trust_env: bool
@@ -72,7 +81,18 @@ def job_of(steps: tuple[Step, ...], settings: Mapping[str, Any]) -> Loaded:
         flags |= steps[0].settings
     else:
         flags["steps"] = [{"kind": step.kind, **step.settings} for step in steps]
-    return load(flags)
+    if flags.get("state") is None:
+        flags.setdefault("durability", "os")  # nothing of it is to outlive this process
+    try:
+        loaded = load(flags)
+        check_steps(loaded.job)
+    except UsageError as error:
+        raise in_python(error) from None
+    asked = flags.get("in_flight")
+    if isinstance(asked, int):  # said by a program: its answers are not to be waited for in small groups
+        gate = max(GATE, min(asked, GATE_ASKED_MAX))
+        loaded = replace(loaded, job=replace(loaded.job, gate=gate))
+    return loaded
 
 
 def is_single(steps: tuple[Step, ...]) -> bool:

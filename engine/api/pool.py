@@ -16,26 +16,25 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from engine.api.functions import settled
-from engine.api.keeping import Kept
+from engine.api.keeping import Kept, counts_in
 from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given, state_given
 from engine.api.results import Result, RowFailed, RunStopped, Status, reader_of
-from engine.api.running import Running
+from engine.api.running import Running, refuse_half
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
-from engine.config import GATE
-from engine.coordinator.plan import check_steps
-from engine.core.errors import EngineError, UsageError
+from engine.core.errors import UsageError
 from engine.launchers.private import make_private_folder
-from engine.rows import PartSource, RowsFailed, RowsSource
+from engine.rows import PartSource, RowsSource
 from engine.steps.functions import begin_run
 from engine.store import Store
 
-GATE_ASKED_MAX = 128  # calls under way before the first answer, where so many were asked for at once
 AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice the calls in flight
 
 
 class Pool:
     """Steps over rows. To be run once or several times; rows that are done are never sent again."""
+
+    _is_in_hand = True  # the caller has it, and can call it again
 
     def __init__(
         self,
@@ -75,16 +74,8 @@ class Pool:
         self._show = way_of_showing(progress)
         refuse_unknown(settings)
         told: dict[str, Any] = dict(settings, in_flight=max_flows, procs=procs, rpm=rpm, tpm=tpm)
-        told = {name: value for name, value in told.items() if value is not None}
-        if state is None:
-            told.setdefault("durability", "os")  # nothing of it is to outlive this process
         loaded = job_of(self._steps, {**told, "state": state_given(state)})
         self._job, self._auth = loaded.job, loaded.auth
-        check_steps(self._job)
-        if isinstance(
-            max_flows, int
-        ):  # said by a program: its answers are not to be waited for in small groups
-            self._job = replace(self._job, gate=max(GATE, min(max_flows, GATE_ASKED_MAX)))
         self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
         private = None
         if state is None:
@@ -103,9 +94,10 @@ class Pool:
         """All results, in the order of the rows, once every row has one.
 
         Rows that failed are among them. Raises RunStopped when the endpoint will not serve, and what the rows' own
-        iterable raised; what was done by then is not lost: call ``run`` again, or give the same ``state`` later.
+        iterable raised; any exception, a KeyboardInterrupt too, has what came by then as ``results``. To go on, call
+        ``run`` again (not with rows of an iterator), or give the same ``state`` in the next program.
         """
-        return sorted(self.stream(), key=_place)
+        return self._all(self._begin)
 
     def stream(self) -> Generator[Result, None, None]:
         """Results as rows complete, while the others run. The rows are read no further than results are taken."""
@@ -113,7 +105,20 @@ class Pool:
 
     async def arun(self) -> list[Result]:
         """As ``run``, without blocking the event loop it is awaited on."""
-        return sorted([result async for result in self.astream()], key=_place)
+        results: list[Result] = []
+        await self._let_go_soon()
+        running = self._begin()
+        try:
+            try:
+                while (records := await running.take_soon()) is not None:
+                    self._gather(running, records, results)
+                refuse_half(running, self._goes_on)
+            finally:
+                await self._ended_soon(running)
+        except BaseException as error:
+            self._keep(error, running, results)
+            raise
+        return sorted(results, key=_place)
 
     def astream(self) -> AsyncGenerator[Result, None]:
         """As ``stream``, on an event loop. Cancelled, the run is drained first.
@@ -126,21 +131,17 @@ class Pool:
         return stream
 
     async def _results_soon(self, itself: list[Callable[[], object | None]]) -> AsyncGenerator[Result, None]:
-        if (left := self._abandoned()) is not None:
-            await left.close_soon()
-            self._end(left)
+        await self._let_go_soon()
         running = self._begin()
         running.reader = itself[0]
         try:
             while (records := await running.take_soon()) is not None:
                 for result in self._read(running, records):
+                    self._refuse_failed(result)
                     yield result
-            _refuse_half(running)
+            refuse_half(running, self._goes_on)
         finally:
-            try:
-                await running.close_soon()
-            finally:
-                self._end(running)
+            await self._ended_soon(running)
 
     def retry_failed(self) -> list[Result]:
         """Run the rows that failed once more, and only these; their new results, in order.
@@ -148,7 +149,7 @@ class Pool:
         ``results[result.index] = result`` puts them among the others.
         """
         failed = self._failed_numbers()
-        return sorted(self._results(lambda: self._begin_again(failed)), key=_place) if failed else []
+        return self._all(lambda: self._begin_again(failed)) if failed else []
 
     @property
     def status(self) -> Status:
@@ -158,24 +159,12 @@ class Pool:
         and ``pending`` are None while the number of rows is not known: before a generator was read to its end.
         """
         last = self._last
-        completed, failed, running = self._counts_before() if last is None else last.counts()
+        completed, failed, running = counts_in(self._job) if last is None else last.counts()
         total = self._given.total
         if total is None and last is not None and last.summary is not None and not last.summary.stopped:
             total = last.summary.rows
         pending = None if total is None else max(0, total - completed - failed - running)
         return Status(total=total, completed=completed, failed=failed, running=running, pending=pending)
-
-    def _counts_before(self) -> tuple[int, int, int]:
-        """What earlier runs came to, as ``Running.counts``."""
-        state = Path(self._job.state)
-        if self._job.fresh or not state.is_dir():
-            return 0, 0, 0
-        try:
-            with Store.view(state) as store:
-                counts = store.counts()
-        except EngineError:  # the run will say what is wrong with it
-            return 0, 0, 0
-        return counts.ok, sum(counts.failed.values()), 0
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -219,13 +208,45 @@ class Pool:
         running = begin()
         try:
             while (records := running.take()) is not None:
-                yield from self._read(running, records)
-            _refuse_half(running)
+                for result in self._read(running, records):
+                    self._refuse_failed(result)
+                    yield result
+            refuse_half(running, self._goes_on)
         finally:
+            self._ended(running)
+
+    def _all(self, begin: Callable[[], Running]) -> list[Result]:
+        results: list[Result] = []
+        running = begin()
+        try:
             try:
-                running.close()
+                while (records := running.take()) is not None:
+                    self._gather(running, records, results)
+                refuse_half(running, self._goes_on)
             finally:
-                self._end(running)
+                self._ended(running)
+        except BaseException as error:
+            self._keep(error, running, results)
+            raise
+        return sorted(results, key=_place)
+
+    def _gather(self, running: Running, records: Iterable[tuple[int, bytes]], results: list[Result]) -> None:
+        """Add what came to ``results``, all of it, and then raise RowFailed where that was asked for."""
+        begun = len(results)
+        results.extend(self._read(running, records))
+        if self._raises:
+            for result in results[begun:]:
+                self._refuse_failed(result)
+
+    def _keep(self, error: BaseException, running: Running, results: list[Result]) -> None:
+        """Nothing that was paid for is lost: what came, also while the run was drained, goes along with the exception."""
+        while (records := running.take()) is not None:
+            results.extend(self._read(running, records))
+        error.results = sorted(results, key=_place)  # type: ignore[attr-defined]
+        if not isinstance(error, (RunStopped, RowFailed)):
+            error.add_note(
+                f"{len(results):,} results had come by then: see .results of this exception. {self._goes_on}"
+            )
 
     def _read(self, running: Running, records: Iterable[tuple[int, bytes]]) -> Iterator[Result]:
         read = reader_of(running.answers, self.gives_dicts).read
@@ -239,9 +260,20 @@ class Pool:
                 self._failed.pop(number, None)
             if result.status != "ok" and not self._given.can_be_read_again:
                 self._failed[number] = row
-            if self._raises and not result.ok:
-                raise RowFailed(result)
             yield result
+
+    def _refuse_failed(self, result: Result) -> None:
+        if self._raises and not result.ok:
+            raise RowFailed(result, self._goes_on)
+
+    @property
+    def _goes_on(self) -> str:
+        """How what is open comes to be done."""
+        if self._kept.is_durable:
+            return f"What is done is kept in {self._job.state}: the same program goes on with the other rows."
+        if self._is_in_hand and self._given.can_be_read_again:
+            return 'run() of this pool goes on with the other rows; with state="folder" so would the same program.'
+        return 'What is done is in .results of this exception; with state="folder" the same program would go on with the others.'
 
     def _begin(self) -> Running:
         given = self._given
@@ -257,9 +289,7 @@ class Pool:
             again=given.again,
             total=given.total,
         )
-        # Where a failure ends the run, those of earlier runs are open again: one that is mended is in nobody's way.
-        is_retry = self._raises and Path(self._job.state).is_dir()
-        return self._start(source, is_retry=is_retry)
+        return self._start(source, is_retry=False)
 
     def _begin_again(self, failed: set[int]) -> Running:
         if self._given.can_be_read_again:
@@ -296,7 +326,12 @@ class Pool:
                 raise UsageError(
                     "This pool is running already. Take its results to their end first, or close it."
                 )
-            job = replace(self._job, retry_failed=is_retry, fresh=self._job.fresh and not self._is_used)
+            job = replace(
+                self._job,
+                retry_failed=is_retry,
+                opens_failed=self._raises,  # a failure that ended a run and was mended is in nobody's way
+                fresh=self._job.fresh and not self._is_used,
+            )
             self._is_used = True
             running = Running(job, self._auth, source, surroundings=self._surroundings, show=self._show)
             self._kept.running = self._last = running
@@ -320,8 +355,23 @@ class Pool:
                 "here; with the same state= it goes on, once the other one has ended."
             )
         if (left := self._abandoned()) is not None:
-            left.close()
-            self._end(left)
+            self._ended(left)
+
+    def _ended(self, running: Running) -> None:
+        try:
+            running.close()
+        finally:
+            self._end(running)
+
+    async def _let_go_soon(self) -> None:
+        if (left := self._abandoned()) is not None:
+            await self._ended_soon(left)
+
+    async def _ended_soon(self, running: Running) -> None:
+        try:
+            await running.close_soon()
+        finally:
+            self._end(running)
 
     def _end(self, running: Running) -> None:
         if running.is_anothers:
@@ -331,19 +381,10 @@ class Pool:
                 self._kept.running = None
 
 
-def _refuse_half(running: Running) -> None:
-    """Raise what ended a run before every row had its outcome."""
-    error, summary = running.error, running.summary
-    running.wait()
-    if isinstance(error, RowsFailed) and error.__cause__ is not None:
-        raise error.__cause__
-    if error is not None:
-        raise error
-    if summary is not None and summary.stopped:
-        raise RunStopped(
-            f"The run stopped: {summary.stopped}. {summary.ok:,} rows are done, {summary.failed:,} failed, the others are "
-            "open: run the pool again to go on with them."
-        )
+class PassingPool(Pool):
+    """A pool that nobody has once its only call is over."""
+
+    _is_in_hand = False
 
 
 def _place(result: Result) -> int:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.api.results import RunStopped
 from engine.api.tracebacks import Tracebacks
+from engine.api.wording import in_python
 from engine.config import Job
 from engine.coordinator.run import run_job
 from engine.core.commit import Counts
@@ -22,7 +24,7 @@ from engine.credentials import Auth
 from engine.handover import Surroundings
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
-from engine.rows import RowsSource
+from engine.rows import RowsFailed, RowsSource
 
 if TYPE_CHECKING:
     from engine.coordinator.session import Session
@@ -212,3 +214,20 @@ class Running:
         busy = 0 if self.is_over else sum(child.busy for child in session.supervisor.children)
         failed = sum(self._before.failed.values()) + metrics.failed
         return self._before.ok + metrics.ok, failed, busy
+
+
+def refuse_half(running: Running, goes_on: str) -> None:
+    """Raise what ended a run before every row had its outcome. ``goes_on``: how what is open comes to be done."""
+    error, summary = running.error, running.summary
+    running.wait()
+    if isinstance(error, RowsFailed) and error.__cause__ is not None:
+        raise error.__cause__
+    if isinstance(error, UsageError):
+        raise in_python(error)
+    if error is not None:
+        raise error
+    if summary is not None and summary.stopped:
+        raise RunStopped(
+            f"The run stopped: {summary.stopped.rstrip('.')}. {summary.ok:,} rows are done, {summary.failed:,} failed, the "
+            f"others are open. {goes_on}"
+        )
