@@ -39,7 +39,7 @@ class Result(msgspec.Struct, frozen=True):
     """Its place among the rows, from 0."""
     usage: Usage
     latency_ms: float | None
-    """Of the last attempt, in milliseconds; None where nothing was tried."""
+    """Of the last attempt, in milliseconds; of several steps, each one's added up. None where nothing was tried."""
     attempts: int
     """Requests that were sent for it and functions that were called, retries included."""
     traceback: str = ""

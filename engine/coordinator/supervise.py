@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import GATE, Job
+from engine.coordinator.blame import who_may_hold
 from engine.coordinator.limiting import Limiting
 from engine.core.errors import UsageError
 from engine.credentials import Auth
@@ -54,6 +55,7 @@ class Child:
     sleeping: int = 0
     starved_s: float = 0.0
     drained: bool = False
+    was_silent: bool = False  # it was killed because it said nothing
 
 
 class Supervisor:
@@ -135,10 +137,13 @@ class Supervisor:
             elif child.process.poll() is not None:
                 self._bury(child, now)
             elif now - child.heard > (SILENT_S if child.peer else START_MAX_S):
+                holds = who_may_hold(self._job) if child.peer else ""
                 self._note(
                     f"worker {child.slot} has been silent for {now - child.heard:.0f} s; it is replaced"
+                    + (f". {holds}" if holds else "")
                 )
                 child.process.kill()
+                child.was_silent = True
                 child.heard = now  # it is buried at a later tick; until then it is not killed again
 
     def _may_start(self, child: Child, now: float) -> bool:
@@ -155,7 +160,7 @@ class Supervisor:
         child.peer = b""
         child.want = child.busy = child.waiting = child.sleeping = 0
         child.starved_s = 0.0
-        child.drained = False
+        child.drained = child.was_silent = False
         child.started = child.heard = now
         settings = WorkerSettings(
             job=self._job,
