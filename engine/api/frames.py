@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, Unpack, cast
 
 from engine.api.columns import Mixed, column, evened, shape_of
-from engine.api.plans import refuse_several
+from engine.api.plans import RunSettings, refuse_several
 from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import Chain, Step, StepSettings, ask, steps_of
@@ -26,7 +26,24 @@ _OF_THE_STEP = {*signature(ask).parameters, *StepSettings.__annotations__} - {"s
 ERROR_COLUMN = "_error"
 
 
-def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None, **settings: Any) -> F:
+class EnrichSettings(RunSettings, total=False):
+    """Those of ``engine.Pool``, and of its one ``engine.ask`` where no steps are given."""
+
+    prompt: str
+    prompt_file: str
+    messages: str
+    schema: Any
+    into: str
+    params: Mapping[str, Any]
+    take: Mapping[str, str]
+    when: str
+    name: str
+    keep: bool
+
+
+def enrich(
+    frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None, **settings: Unpack[EnrichSettings]
+) -> F:
     """The frame with an answer for each row.
 
     frame: of pandas or polars, an Arrow table, or a Dataset of Hugging Face. steps: what to do; without it, one ``ask``
@@ -42,11 +59,12 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     exception's ``results``.
     """
     kind = _kind_of(frame)
+    of_the_run: dict[str, Any] = dict(settings)
     if steps is None:
-        own = {name: settings.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
+        own = {name: of_the_run.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
         steps = ask(**own)
     steps = steps_of(steps)
-    with PassingPool(steps, _Rows(kind, frame), **settings) as pool:
+    with PassingPool(steps, _Rows(kind, frame), **of_the_run) as pool:
         results = pool.run()
         columns = _columns(pool.answers, results, as_dict=pool.gives_dicts)
     return cast(F, kind.with_columns(frame, columns, _texts_of(steps)))

@@ -4,12 +4,12 @@ Rules of this file:
 1. It is a Pool of one call, and nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Unpack
 
 from engine.api.functions import of_the_bare_row
-from engine.api.plans import lines_of
+from engine.api.plans import RunSettings, lines_of
 from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import StepSettings, call
@@ -19,7 +19,20 @@ from engine.steps.functions import begin_run
 _OF_THE_CALL = ("into", "mode", "take", "when", *StepSettings.__annotations__)
 
 
-def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any) -> list[Result]:
+class MapSettings(RunSettings, total=False):
+    """Those of ``engine.Pool``, and of its one ``engine.call``."""
+
+    into: str
+    mode: str
+    take: Mapping[str, str]
+    when: str
+    name: str
+    keep: bool
+
+
+def map(
+    function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Unpack[MapSettings]
+) -> list[Result]:
     """Call ``function`` once for each row, in worker processes; all results, in the order of the rows.
 
     function: async or not; it is called with the row: with a dict where rows are mappings, dataclasses and the like, and
@@ -30,12 +43,13 @@ def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any
     ``Pool(call(function), rows)``.
     """
     begin_run()  # before a row is looked at
-    own = {name: settings.pop(name) for name in _OF_THE_CALL if name in settings}
+    of_the_run: dict[str, Any] = dict(settings)
+    own = {name: of_the_run.pop(name) for name in _OF_THE_CALL if name in settings}
     if callable(function) and "take" not in own:
         first, rows = _first_of(lines_of(rows))
         if first and column_of(first[0]):
             function = of_the_bare_row(function)
-    with PassingPool(call(function, **own), rows, **settings) as pool:
+    with PassingPool(call(function, **own), rows, **of_the_run) as pool:
         return pool.run()
 
 

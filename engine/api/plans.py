@@ -7,13 +7,19 @@ Rules of this file:
 
 import difflib
 import io
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Literal, NamedTuple, TypedDict
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypedDict, get_type_hints
 
-from engine.api.steps import Step
+from engine.api.steps import Step, refuse_no_texts
 from engine.api.wording import in_python
+from engine.config import GATE
+from engine.coordinator.plan import check_steps
 from engine.core.errors import UsageError
 from engine.settings import Loaded, load
+
+GATE_ASKED_MAX = 128  # calls under way before the first answer, where so many were asked for at once
 
 
 class PoolSettings(TypedDict, total=False):
@@ -50,6 +56,20 @@ class PoolSettings(TypedDict, total=False):
     wire: str
 
 
+class RunSettings(PoolSettings, total=False):
+    """All settings of a Pool, for who makes one; see there."""
+
+    max_flows: int | Literal["auto"] | None
+    procs: int | None
+    rpm: int | Literal["auto"] | None
+    tpm: int | Literal["auto"] | None
+    state: str | os.PathLike[str] | None
+    on_error: Literal["keep", "raise"]
+    progress: bool | None
+    read_ahead: int | None
+
+
+_TEXTS = tuple(name for name, kind in get_type_hints(PoolSettings).items() if kind is str)
 _ASKED_AS_ONE = frozenset(
     ("take", "when", "keep", "name")
 )  # settings that only a job with a list of steps has
@@ -62,10 +82,18 @@ def job_of(steps: tuple[Step, ...], settings: Mapping[str, Any]) -> Loaded:
         flags |= steps[0].settings
     else:
         flags["steps"] = [{"kind": step.kind, **step.settings} for step in steps]
+    if flags.get("state") is None:
+        flags.setdefault("durability", "os")  # nothing of it is to outlive this process
     try:
-        return load(flags)
+        loaded = load(flags)
+        check_steps(loaded.job)
     except UsageError as error:
         raise in_python(error) from None
+    asked = flags.get("in_flight")
+    if isinstance(asked, int):  # said by a program: its answers are not to be waited for in small groups
+        gate = max(GATE, min(asked, GATE_ASKED_MAX))
+        loaded = replace(loaded, job=replace(loaded.job, gate=gate))
+    return loaded
 
 
 def is_single(steps: tuple[Step, ...]) -> bool:
@@ -74,19 +102,11 @@ def is_single(steps: tuple[Step, ...]) -> bool:
 
 
 def refuse_unknown(settings: Mapping[str, Any]) -> None:
-    """Raise UsageError for a setting that no pool has."""
+    """Raise UsageError for a setting that no pool has, and for what is no text where one is needed."""
+    refuse_no_texts("A Pool", settings, _TEXTS)
     for name in settings:
         if name not in PoolSettings.__annotations__:
-            known = [
-                *PoolSettings.__annotations__,
-                "max_flows",
-                "procs",
-                "rpm",
-                "tpm",
-                "state",
-                "on_error",
-                "progress",
-            ]
+            known = list(RunSettings.__annotations__)
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"It knows: {', '.join(known)}."
             raise UsageError(
@@ -99,7 +119,11 @@ class RowsGiven(NamedTuple):
 
     rows: Iterable[object] | AsyncIterable[object]
     again: Callable[[], Iterable[object]] | None  # None: they can be read once
-    total: int | None
+
+    @property
+    def total(self) -> int | None:
+        """How many there are now; None where they do not say."""
+        return len(self.rows) if isinstance(self.rows, Sized) else None
 
     @property
     def can_be_read_again(self) -> bool:
@@ -107,17 +131,36 @@ class RowsGiven(NamedTuple):
         return self.again is not None
 
     def numbered(self, wanted: set[int]) -> Iterator[tuple[int, object]]:
-        """Those of these numbers, in order. Bounds: only where they can be read again."""
+        """Those of these numbers, in order. Bounds: only where they can be read again.
+
+        Raises UsageError, before the first where that can be, if there are not so many rows.
+        """
+        last = max(wanted, default=-1)
+        if self.total is not None and self.total <= last:
+            raise _shorter(self.total, last)
+        return self._numbered(wanted, last)
+
+    def _numbered(self, wanted: set[int], last: int) -> Iterator[tuple[int, object]]:
         rows = self.again() if self.again is not None else ()
         if isinstance(rows, Sequence):
             yield from ((number, rows[number]) for number in sorted(wanted))
             return
-        last = max(wanted, default=-1)
+        read = 0
         for number, row in enumerate(rows):
+            read += 1
             if number in wanted:
                 yield number, row
             if number >= last:
                 return
+        if wanted:
+            raise _shorter(read, last)
+
+
+def _shorter(rows: int, last: int) -> UsageError:
+    return UsageError(
+        f"The rows have changed: there are {rows:,} now, but the row with the index {last:,} failed in an earlier run. Give "
+        "the same rows to run it again. Nothing was sent, and what was done is kept."
+    )
 
 
 def rows_given(rows: object) -> RowsGiven:
@@ -145,12 +188,10 @@ def rows_given(rows: object) -> RowsGiven:
         raise UsageError("The rows are a file that is open for bytes. Open it for text: open(path).")
     rows = lines_of(rows)
     if isinstance(rows, AsyncIterable) and not isinstance(rows, Iterable):
-        return RowsGiven(rows, None, None)
+        return RowsGiven(rows, None)
     if not isinstance(rows, Iterable):
         raise UsageError(f"The rows are no iterable but {type(rows).__name__}. Give a list or a generator.")
-    total = len(rows) if isinstance(rows, Sized) else None
-    once = isinstance(rows, Iterator)
-    return RowsGiven(rows, None if once else lambda: rows, total)
+    return RowsGiven(rows, None if isinstance(rows, Iterator) else lambda: rows)
 
 
 def refuse_several(rows: object) -> None:
@@ -177,3 +218,15 @@ def lines_of(rows: Any) -> Any:
     if not isinstance(rows, io.TextIOBase):
         return rows
     return (line.removesuffix("\n").removesuffix("\r") for line in rows)
+
+
+def state_given(state: object) -> str | None:
+    """The folder that a pool's state is kept in, from wherever it is looked for later. Raises UsageError."""
+    if state is None:
+        return None
+    path = os.fspath(state) if isinstance(state, str | os.PathLike) else None
+    if not isinstance(path, str) or not path:
+        raise UsageError(
+            f"state is {state!r}, which is no folder. Give its name, or leave state out: then nothing is kept."
+        )
+    return os.path.abspath(os.path.expanduser(path))

@@ -7,13 +7,10 @@ Rules of this file:
 """
 
 import asyncio
-import atexit
 import os
-import shutil
-import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,19 +18,18 @@ from typing import Any, Literal, Self, Unpack
 
 from engine.api.asyncrows import let_go, readable
 from engine.api.functions import settled
-from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given
-from engine.api.results import Result, RowFailed, RunStopped, reader_of
-from engine.api.running import Running
+from engine.api.keeping import Kept, counts_in
+from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given, state_given
+from engine.api.results import Result, RowFailed, RunStopped, Status, reader_of
+from engine.api.running import Running, refuse_half
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
-from engine.api.wording import in_python
-from engine.config import GATE
 from engine.core.errors import UsageError
-from engine.rows import PartSource, RowsFailed, RowsSource
+from engine.launchers.private import make_private_folder
+from engine.rows import PartSource, RowsSource
 from engine.steps.functions import begin_run
 from engine.store import Store
 
-GATE_ASKED_MAX = 128  # calls under way before the first answer, where so many were asked for at once
 AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice the calls in flight
 
 
@@ -51,7 +47,7 @@ class Pool:
         procs: int | None = None,
         rpm: int | Literal["auto"] | None = None,
         tpm: int | Literal["auto"] | None = None,
-        state: str | Path | None = None,
+        state: str | os.PathLike[str] | None = None,
         on_error: Literal["keep", "raise"] = "keep",
         progress: bool | None = None,
         read_ahead: int | None = None,
@@ -65,14 +61,15 @@ class Pool:
         at once, over all workers ("auto" finds out how many the endpoint takes). procs: worker processes (the usual: one for
         each processor). rpm, tpm: requests and tokens per minute that are never exceeded; "auto" learns them from replies.
         state: a folder that keeps what was done: the same pool over the same rows goes on from there, whatever ended it.
-        on_error: "raise" stops the run at the first row that fails, with RowFailed. progress: True or False; without it,
-        shown on a terminal and in a notebook. read_ahead: rows that may be read before their results are taken. settings:
-        any setting of ``engine run`` by its flag's name: model, base_url, max_tokens, retries, timeout (s), ...
+        on_error: "raise" stops the run at the first row that fails, with RowFailed; when it is run again, such rows are
+        tried again. progress: True or False; without it, shown on a terminal and in a notebook. read_ahead: rows that may be
+        read before their results are taken. settings: any setting of ``engine run`` by its flag's name: model, base_url,
+        max_tokens, retries, timeout (s), ...
         """
         if on_error not in ("keep", "raise"):
             raise UsageError(f'on_error is {on_error!r}. Use "keep" or "raise".')
-        if read_ahead is not None and read_ahead < 1:
-            raise UsageError("read_ahead has to be at least 1 row.")
+        if read_ahead is not None and not (type(read_ahead) is int and read_ahead >= 1):
+            raise UsageError(f"read_ahead is {read_ahead!r}: a whole number of at least 1 row is needed.")
         begin_run()  # a worker that reads a script for its functions has come as far as it needs to
         self._steps, self._surroundings = settled(steps_of(steps))
         self._given = rows_given(rows)
@@ -80,25 +77,17 @@ class Pool:
         self._show = way_of_showing(progress)
         refuse_unknown(settings)
         told: dict[str, Any] = dict(settings, in_flight=max_flows, procs=procs, rpm=rpm, tpm=tpm)
-        told = {name: value for name, value in told.items() if value is not None}
-        if state is None:
-            told.setdefault("durability", "os")  # nothing of it is to outlive this process
-        loaded = job_of(self._steps, {**told, "state": None if state is None else str(state)})
+        loaded = job_of(self._steps, {**told, "state": state_given(state)})
         self._job, self._auth = loaded.job, loaded.auth
-        if isinstance(
-            max_flows, int
-        ):  # said by a program: its answers are not to be waited for in small groups
-            self._job = replace(self._job, gate=max(GATE, min(max_flows, GATE_ASKED_MAX)))
         self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
-        self._temporary: Callable[[], object] | None = None
+        private = None
         if state is None:
-            # Named like a run's own folder, so that the next run removes it should this process be killed.
-            folder = tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-")
-            self._temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self._job = replace(self._job, state=str(Path(folder, "state")))
+            private = make_private_folder()
+            self._job = replace(self._job, state=str(private.path / "state"))
+        self._kept = Kept(private)
+        self._end_kept = weakref.finalize(self, self._kept.end)
         self._lock = threading.Lock()
-        self._running: Running | None = None  # the present run
-        self._last: Running | None = None  # the present one, or the one before
+        self._last: Running | None = None  # the present run, or the one before
         self._failed: dict[int, object] = {}  # of rows that can be read once: those that failed, by number
         self._reading: Iterable[object] = ()
         self._is_used = self._is_closed = False
@@ -114,19 +103,20 @@ class Pool:
         """
         return self._all(self._begin)
 
-    def stream(self) -> Iterator[Result]:
+    def stream(self) -> Generator[Result, None, None]:
         """Results as rows complete, while the others run. The rows are read no further than results are taken."""
         return self._results(self._begin)
 
     async def arun(self) -> list[Result]:
         """As ``run``, without blocking the event loop it is awaited on."""
         results: list[Result] = []
+        await self._let_go_soon()
         running = self._begin(asyncio.get_running_loop())
         try:
             try:
                 while (records := await running.take_soon()) is not None:
                     self._gather(running, records, results)
-                self._refuse_half(running)
+                refuse_half(running, self._goes_on)
             finally:
                 await self._ended_soon(running)
         except BaseException as error:
@@ -134,15 +124,26 @@ class Pool:
             raise
         return sorted(results, key=_place)
 
-    async def astream(self) -> AsyncIterator[Result]:
-        """As ``stream``, on an event loop. Cancelled, the run is drained first."""
+    def astream(self) -> AsyncGenerator[Result, None]:
+        """As ``stream``, on an event loop. Cancelled, the run is drained first.
+
+        A loop over it that is left early ends the run when the pool is used next; ``contextlib.aclosing`` ends it at once.
+        """
+        itself: list[Callable[[], object | None]] = []
+        stream = self._results_soon(itself)
+        itself.append(weakref.ref(stream))
+        return stream
+
+    async def _results_soon(self, itself: list[Callable[[], object | None]]) -> AsyncGenerator[Result, None]:
+        await self._let_go_soon()
         running = self._begin(asyncio.get_running_loop())
+        running.reader = itself[0]
         try:
             while (records := await running.take_soon()) is not None:
                 for result in self._read(running, records):
                     self._refuse_failed(result)
                     yield result
-            self._refuse_half(running)
+            refuse_half(running, self._goes_on)
         finally:
             await self._ended_soon(running)
 
@@ -155,19 +156,19 @@ class Pool:
         return self._all(lambda: self._begin_again(failed)) if failed else []
 
     @property
-    def status(self) -> dict[str, int | None]:
+    def status(self) -> Status:
         """How many rows there are (``total``), are ``completed``, ``failed``, ``running`` and ``pending``.
 
-        Cheap, from any thread, also while it runs. ``total`` and ``pending`` are None while the number of rows is not
-        known: before a generator was read to its end.
+        Cheap, from any thread, also while it runs; before the first run it is what the ``state`` folder knows. ``total``
+        and ``pending`` are None while the number of rows is not known: before a generator was read to its end.
         """
         last = self._last
-        counts = {"completed": 0, "failed": 0, "running": 0} if last is None else last.counts()
+        completed, failed, running = counts_in(self._job) if last is None else last.counts()
         total = self._given.total
         if total is None and last is not None and last.summary is not None and not last.summary.stopped:
             total = last.summary.rows
-        pending = None if total is None else max(0, total - sum(counts.values()))
-        return {"total": total, **counts, "pending": pending}
+        pending = None if total is None else max(0, total - completed - failed - running)
+        return Status(total=total, completed=completed, failed=failed, running=running, pending=pending)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -181,12 +182,21 @@ class Pool:
 
     def close(self) -> None:
         """End what runs, and remove what is kept, unless it is in a folder of the caller's. Safe to call twice."""
-        running, self._is_closed = self._running, True
-        if running is not None:
-            running.close()
-            self._end(running)
-        if self._temporary is not None:
-            self._temporary()
+        self._is_closed = True
+        self._end_kept()
+
+    def __repr__(self) -> str:
+        kinds, total = ", ".join(step.kind for step in self._steps), self._given.total
+        state = (
+            "closed"
+            if self._is_closed
+            else "new"
+            if self._last is None
+            else "running"
+            if self._running
+            else "ended"
+        )
+        return f"<Pool of {kinds} over {'rows' if total is None else f'{total:,} rows'}, {state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -198,14 +208,14 @@ class Pool:
 
     # --- runs -------------------------------------------------------------------------------------------------
 
-    def _results(self, begin: Callable[[], Running]) -> Iterator[Result]:
+    def _results(self, begin: Callable[[], Running]) -> Generator[Result, None, None]:
         running = begin()
         try:
             while (records := running.take()) is not None:
                 for result in self._read(running, records):
                     self._refuse_failed(result)
                     yield result
-            self._refuse_half(running)
+            refuse_half(running, self._goes_on)
         finally:
             self._ended(running)
 
@@ -216,7 +226,7 @@ class Pool:
             try:
                 while (records := running.take()) is not None:
                     self._gather(running, records, results)
-                self._refuse_half(running)
+                refuse_half(running, self._goes_on)
             finally:
                 self._ended(running)
         except BaseException as error:
@@ -246,6 +256,8 @@ class Pool:
         read = reader_of(running.answers, self.gives_dicts).read
         take, traceback_of = running.source.take, running.tracebacks.of
         for number, record in records:
+            if running.is_anothers:
+                return
             row = take(number)
             result = read(number, record, row, traceback_of)
             if self._failed:
@@ -261,27 +273,11 @@ class Pool:
     @property
     def _goes_on(self) -> str:
         """How what is open comes to be done."""
-        if self._temporary is None:
+        if self._kept.is_durable:
             return f"What is done is kept in {self._job.state}: the same program goes on with the other rows."
         if self._is_in_hand and self._given.can_be_read_again:
             return 'run() of this pool goes on with the other rows; with state="folder" so would the same program.'
         return 'What is done is in .results of this exception; with state="folder" the same program would go on with the others.'
-
-    def _refuse_half(self, running: Running) -> None:
-        """Raise what ended a run before every row had its outcome."""
-        error, summary = running.error, running.summary
-        running.wait()
-        if isinstance(error, RowsFailed) and error.__cause__ is not None:
-            raise error.__cause__
-        if isinstance(error, UsageError):
-            raise in_python(error)
-        if error is not None:
-            raise error
-        if summary is not None and summary.stopped:
-            raise RunStopped(
-                f"The run stopped: {summary.stopped.rstrip('.')}. {summary.ok:,} rows are done, {summary.failed:,} failed, the "
-                f"others are open. {self._goes_on}"
-            )
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None = None) -> Running:
         given = self._given
@@ -316,6 +312,7 @@ class Pool:
         return self._start(source, is_retry=True)
 
     def _failed_numbers(self) -> set[int]:
+        self._let_go()
         if self._running is not None:
             raise UsageError("This pool is running: retry_failed() comes after its end.")
         state = Path(self._job.state)
@@ -326,6 +323,7 @@ class Pool:
         return failed.union(self._failed)  # the latter are open where running them again was interrupted
 
     def _start(self, source: RowsSource, *, is_retry: bool) -> Running:
+        self._let_go()
         with self._lock:
             if self._is_closed:
                 raise UsageError("This pool is closed. Make a new one; with the same state= it goes on.")
@@ -333,19 +331,46 @@ class Pool:
                 raise UsageError(
                     "This pool is running already. Take its results to their end first, or close it."
                 )
-            job = replace(self._job, retry_failed=is_retry, fresh=self._job.fresh and not self._is_used)
-            self._is_used = True
-            self._running = self._last = Running(
-                job, self._auth, source, surroundings=self._surroundings, show=self._show
+            job = replace(
+                self._job,
+                retry_failed=is_retry,
+                opens_failed=self._raises,  # a failure that ended a run and was mended is in nobody's way
+                fresh=self._job.fresh and not self._is_used,
             )
-            _ALIVE.add(self._running)
-            return self._running
+            self._is_used = True
+            running = Running(job, self._auth, source, surroundings=self._surroundings, show=self._show)
+            self._kept.running = self._last = running
+            return running
+
+    @property
+    def _running(self) -> Running | None:
+        """The present run."""
+        return self._kept.running
+
+    def _abandoned(self) -> Running | None:
+        """The present run, where nobody holds the stream of its results any more."""
+        running = self._running
+        return running if running is not None and running.is_abandoned else None
+
+    def _let_go(self) -> None:
+        """End a run that nobody reads of, before another begins; refuse where none of this process's can."""
+        if self._kept.is_anothers:
+            raise UsageError(
+                "This pool was made in the process that this one was forked from, and belongs to that one. Make a Pool "
+                "here; with the same state= it goes on, once the other one has ended."
+            )
+        if (left := self._abandoned()) is not None:
+            self._ended(left)
 
     def _ended(self, running: Running) -> None:
         try:
             running.close()
         finally:
             self._end(running)
+
+    async def _let_go_soon(self) -> None:
+        if (left := self._abandoned()) is not None:
+            await self._ended_soon(left)
 
     async def _ended_soon(self, running: Running) -> None:
         try:
@@ -355,10 +380,11 @@ class Pool:
             await let_go(self._reading)
 
     def _end(self, running: Running) -> None:
-        _ALIVE.discard(running)
+        if running.is_anothers:
+            return
         with self._lock:
             if self._running is running:
-                self._running = None
+                self._kept.running = None
 
 
 class PassingPool(Pool):
@@ -369,16 +395,3 @@ class PassingPool(Pool):
 
 def _place(result: Result) -> int:
     return result.index
-
-
-# Runs that go on at the interpreter's end: whoever still reads of them is gone.
-_ALIVE: "weakref.WeakSet[Running]" = weakref.WeakSet()
-
-
-def _end_all() -> None:
-    for running in list(_ALIVE):
-        running.close()
-
-
-# Before the interpreter shuts its thread pools down, where it can be asked for that: a run needs them to end.
-getattr(threading, "_register_atexit", atexit.register)(_end_all)

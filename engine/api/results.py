@@ -6,7 +6,7 @@ Rules of this file:
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 from msgspec.structs import astuple
@@ -51,6 +51,19 @@ class Result(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """Whether the row has its answer."""
         return self.status == "ok"
+
+
+class Status(TypedDict):
+    """How far a pool's rows are."""
+
+    total: int | None
+    """How many there are; None where that is not known yet."""
+    completed: int
+    failed: int
+    running: int
+    """Calls in flight."""
+    pending: int | None
+    """Rows that are none of these; None where the total is not known yet."""
 
 
 class RowFailed(EngineError):

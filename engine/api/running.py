@@ -14,15 +14,18 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.api.results import RunStopped
 from engine.api.tracebacks import Tracebacks
+from engine.api.wording import in_python
 from engine.config import Job
 from engine.coordinator.run import run_job
 from engine.core.commit import Counts
+from engine.core.errors import UsageError
 from engine.credentials import Auth
 from engine.handover import Surroundings
 from engine.observe.progress import Progress
 from engine.observe.summary import Summary
-from engine.rows import RowsSource
+from engine.rows import RowsFailed, RowsSource
 
 if TYPE_CHECKING:
     from engine.coordinator.session import Session
@@ -63,6 +66,10 @@ class Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before = Counts(0, {}, 0, 0, 0)
         self.is_over = False
+        self.is_anothers = False  # see ``leave``
+        self.reader: Callable[[], object | None] | None = (
+            None  # of a stream whose end may be late: whether it is held
+        )
         # In the caller's context: what a notebook's run shows belongs to the cell that started it.
         within = copy_context().run
         self._thread = threading.Thread(target=within, args=(self._run,), name="engine run", daemon=True)
@@ -157,7 +164,27 @@ class Running:
         finally:
             self._join()
 
+    def leave(self) -> None:
+        """In a forked child: the run is the parent's. Nothing of it is to be had here, and nothing waited for."""
+        self._lock = threading.Lock()  # some thread of the parent may have had it
+        self._changed = threading.Condition(self._lock)
+        self._records.clear()
+        self._wakers.clear()
+        self._loop = self.summary = None
+        self.error = UsageError(
+            "This process was forked while a pool ran, and the run is the other process's: its results are to be had "
+            "there. Take them to their end before forking, or make a new Pool here."
+        )
+        self.is_over = self.is_anothers = True
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody holds the stream any more that takes the records, though it has not ended yet."""
+        return self.reader is not None and self.reader() is None
+
     def _join(self) -> None:
+        if self.is_anothers:
+            return
         with self._lock:
             self._changed.wait_for(lambda: self.is_over)
         self._thread.join()
@@ -187,15 +214,29 @@ class Running:
             with self._lock:
                 self._wakers.remove(wake)
 
-    def counts(self) -> dict[str, int]:
-        """Rows that are ``completed`` and ``failed``, of earlier runs too, and ``running`` in workers, at this moment."""
+    def counts(self) -> tuple[int, int, int]:
+        """Rows that are completed and failed, of earlier runs too, and running in workers, at this moment."""
         session = self._session
         if session is None:
-            return {"completed": 0, "failed": 0, "running": 0}
+            return 0, 0, 0
         metrics = session.metrics
         busy = 0 if self.is_over else sum(child.busy for child in session.supervisor.children)
-        return {
-            "completed": self._before.ok + metrics.ok,
-            "failed": sum(self._before.failed.values()) + metrics.failed,
-            "running": busy,
-        }
+        failed = sum(self._before.failed.values()) + metrics.failed
+        return self._before.ok + metrics.ok, failed, busy
+
+
+def refuse_half(running: Running, goes_on: str) -> None:
+    """Raise what ended a run before every row had its outcome. ``goes_on``: how what is open comes to be done."""
+    error, summary = running.error, running.summary
+    running.wait()
+    if isinstance(error, RowsFailed) and error.__cause__ is not None:
+        raise error.__cause__
+    if isinstance(error, UsageError):
+        raise in_python(error)
+    if error is not None:
+        raise error
+    if summary is not None and summary.stopped:
+        raise RunStopped(
+            f"The run stopped: {summary.stopped.rstrip('.')}. {summary.ok:,} rows are done, {summary.failed:,} failed, the "
+            f"others are open. {goes_on}"
+        )

@@ -7,7 +7,7 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_type_hints
 
 import msgspec
 
@@ -29,6 +29,25 @@ class StepSettings(TypedDict, total=False):
     timeout: float
     retries: int
     keep: bool
+
+
+_TEXTS = (
+    *(
+        "prompt",
+        "model",
+        "system",
+        "messages",
+        "into",
+        "endpoint",
+        "url",
+        "method",
+        "body",
+        "select",
+        "mode",
+        "when",
+    ),
+    *(name for name, kind in get_type_hints(StepSettings).items() if kind is str),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +208,15 @@ def _step(
             "What concerns the whole run is for the Pool."
         )
     told = {name: value for name, value in {**given, **settings}.items() if value is not None}
+    refuse_no_texts(f"{kind}()", told, _TEXTS)
     return Step(kind, told, function)
+
+
+def refuse_no_texts(what: str, told: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise UsageError where one of these settings is there and is no text."""
+    for name in names:
+        if not isinstance(told.get(name, ""), str):
+            raise UsageError(f"{what} has {name}={told[name]!r}. A text is needed. Nothing was sent.")
 
 
 def _schema(schema: Any) -> Any:

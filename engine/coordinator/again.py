@@ -30,6 +30,8 @@ def reopen(job: Job, store: Store, note: Callable[[str], None]) -> None:
         check_same(job, store)
     if job.retry_failed:
         note(f"{again_failed(store, job, None)} failed rows are open again")
+    elif job.opens_failed and (opened := store.forget_failed()):
+        note(f"{opened} failed rows are open again")
 
 
 def again_failed(store: Store, job: Job, kind: str | None) -> int:

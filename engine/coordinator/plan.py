@@ -48,10 +48,8 @@ class Plan:
 
 def check(job: Job, caller: Caller | None = None) -> Plan:
     """Open the input, or take the caller's, and try every part of the job. Raises UsageError."""
-    chain = _chain(job) if job.steps else None
-    steps = [] if chain is not None else _steps(job)
+    chain, steps = check_steps(job)
     format_named(job.output_format)
-    check_ca_file(job.ca_file)
     if job.output_format == "openai-batch" and job.input_format != "openai-batch":
         raise UsageError(
             "openai-batch output needs openai-batch input: its records answer the input's custom_ids."
@@ -83,6 +81,12 @@ def check(job: Job, caller: Caller | None = None) -> Plan:
         source.close()
         raise
     return Plan(job, source, columns, answers, dict(source.notes), out)
+
+
+def check_steps(job: Job) -> tuple[Chain | None, list[Step]]:
+    """What can be tried of a job without its input: its steps, as a chain or as that of each endpoint. Raises UsageError."""
+    check_ca_file(job.ca_file)
+    return (_chain(job), []) if job.steps else (None, _steps(job))
 
 
 def _steps(job: Job) -> list[Step]:

@@ -8,8 +8,6 @@ Rules of this file:
 import asyncio
 import math
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import psutil
 import uvloop
 
 from engine.config import Job, jobs_of, rates_of
@@ -32,6 +29,7 @@ from engine.coordinator.quotas import limiting_of, limitings_of
 from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, Replay, StreamStore
 from engine.coordinator.supervise import Supervisor
+from engine.coordinator.threads import OwnThreads
 from engine.coordinator.view import LiveView
 from engine.coordinator.writer import Writer
 from engine.core.commit import Counts
@@ -39,7 +37,8 @@ from engine.core.ledger import Ledger
 from engine.credentials import Auth
 from engine.handover import secret_values
 from engine.launchers.local import Process
-from engine.launchers.process import dump_no_core, raise_open_files
+from engine.launchers.private import make_private_folder, sweep
+from engine.launchers.process import dump_no_core, open_files_allowed, raise_open_files
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
 from engine.observe.progress import Progress
@@ -97,13 +96,15 @@ class _Runner:
         is_one = not (self._job.endpoints or self._job.steps)
         self._metrics = Metrics(began, rates, () if is_one else self._job.places)
         self._view = LiveView(plan, state, self._metrics, progress)
-        self._sockets = _socket_folder()
+        sweep()  # what runs that were killed left behind
+        self._private = make_private_folder()
+        self._sockets = self._private.path
 
     def close(self) -> None:
         """Leave nothing behind but the state and the output."""
         self._view.remove()
         self._log.close()
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._private.remove()
 
     def run(self) -> Summary:
         """The run itself, then the output, then the summary."""
@@ -140,6 +141,7 @@ class _Runner:
 
     async def _serve(self) -> Ended:
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(OwnThreads())
         mocks: list[Process] = []
         job = await loop.run_in_executor(None, self._start_mocks, mocks)
         job = self._fit_open_files(job)
@@ -243,7 +245,7 @@ class _Runner:
 
     def _fit_open_files(self, job: Job) -> Job:
         """Fewer requests in flight where the system's limit of open files does not allow what was asked for."""
-        allowed = raise_open_files()
+        allowed = raise_open_files() if self._caller is None else open_files_allowed()
         per_worker = max(1, allowed - SPARE_FILES)
         workers = max(1, min(job.procs, job.in_flight))
         if job.in_flight <= per_worker * workers:
@@ -270,18 +272,3 @@ class _Runner:
             rows=rows,
         )
         self._log.write("published", output=job.output)
-
-
-def _socket_folder() -> Path:
-    """A private folder for this run's sockets; those of runs that were killed are removed on the way."""
-    for left in Path(tempfile.gettempdir()).glob("engine-*-*"):
-        pid = left.name.split("-")[1]
-        if not pid.isdigit() or psutil.pid_exists(int(pid)):
-            continue
-        try:
-            is_ours = left.stat().st_uid == os.getuid()
-        except FileNotFoundError:
-            continue  # another run that starts just now has removed it
-        if is_ours:
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))

@@ -8,6 +8,7 @@ Rules of this file:
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -263,6 +264,16 @@ class EngineError(Exception):
     """A run cannot go on. ``str()`` is one sentence for the user: what, what it means, what to do."""
 
     exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It may travel between a caller's processes: children of this class take other arguments than the sentence."""
+        return _the_same, (type(self), self.args, self.__dict__)
+
+
+def _the_same(kind: type[EngineError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> EngineError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(EngineError):

@@ -3,12 +3,14 @@
 Rules of this file:
 1. Never fork without exec, never a shell. ``ps`` shows ``python -m engine.worker``; no secret is an argument.
 2. A child's environment has no secret: variables whose value holds one are left out.
-3. The child's standard input stays open until ``Process.let_go``; its end tells the child to exit.
+3. The child's standard input stays open until ``Process.let_go``; its end tells the child to exit. A forked copy
+   of this process does not keep it open.
 """
 
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +25,7 @@ class Process:
         self._popen = popen
         self._stderr = stderr
         self.pid = popen.pid
+        _STARTED.add(self)
 
     @property
     def stdout(self) -> BinaryIO:
@@ -37,6 +40,15 @@ class Process:
     def kill(self) -> None:
         """SIGKILL. Harmless when it has ended."""
         self._popen.kill()
+
+    def leave(self) -> None:
+        """In a forked child of this process: have no part in keeping the child's standard input open."""
+        if self._popen.stdin is not None and not self._popen.stdin.closed:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(
+                null, self._popen.stdin.fileno(), inheritable=False
+            )  # no lock is asked for, nothing is flushed
+            os.close(null)
 
     def let_go(self) -> None:
         """Close the child's standard input: it exits."""
@@ -72,6 +84,17 @@ class Process:
         self.let_go()
         if self._popen.stdout is not None:
             self._popen.stdout.close()
+
+
+_STARTED: "weakref.WeakSet[Process]" = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for process in list(_STARTED):
+        process.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)
 
 
 class LocalLauncher:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 PARENT = "ENGINE_PARENT"  # the variable that names a child's parent before the child has read anything
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SELECTABLE = 1024  # descriptors that select(2) can wait for: FD_SETSIZE
 _DUMPED = Path("/proc/self/coredump_filter")  # which memory a dump holds, as bits
 
 
@@ -65,3 +66,14 @@ def raise_open_files() -> int:
         # Some kernels cap the soft limit below the hard one (macOS: OPEN_MAX); keep what there is.
         return soft
     return wanted
+
+
+def open_files_allowed() -> int:
+    """What ``raise_open_files`` would allow a child. The limit of this process, which is a guest in it, is raised to
+    no more than select(2) takes: a program's own descriptors are to stay below that.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = raise_open_files()
+    if allowed > _SELECTABLE and soft < allowed and soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, _SELECTABLE), hard))
+    return allowed

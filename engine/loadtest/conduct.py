@@ -7,16 +7,12 @@ Rules of this file:
 """
 
 import asyncio
-import os
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,6 +25,7 @@ from engine.core.measuring import Measures
 from engine.credentials import Auth
 from engine.handover import secret_values
 from engine.launchers.local import Process
+from engine.launchers.private import make_private_folder
 from engine.launchers.process import dump_no_core, raise_open_files
 from engine.loadtest.crew import Crew, Round, pieces_of
 from engine.loadtest.live import LoadView, Moment
@@ -145,7 +142,8 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
     dump_no_core()
     raise_open_files()
     loop = asyncio.get_running_loop()
-    folder = Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))
+    private = make_private_folder()
+    folder = private.path
     mock: Process | None = None
     crew: Crew | None = None
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -191,7 +189,7 @@ async def conductor(plan: LoadPlan, auth: tuple[Auth, ...], view: LoadView) -> A
                 mock.kill()
                 mock.wait(MOCK_END_S)
             mock.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        private.remove()
         for number in signals:
             loop.remove_signal_handler(number)
             # What is left to do is to say what was measured: a second Ctrl-C is not to take that away.

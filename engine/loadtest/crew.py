@@ -10,11 +10,8 @@ import asyncio
 import hmac
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -26,6 +23,7 @@ from engine.core.measuring import Delta, Measures
 from engine.credentials import Auth
 from engine.handover import LimiterAddress, LoadSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
+from engine.launchers.private import make_private_folder
 from engine.loadtest.model import LoadPlan, OnLate, WorkerNotes
 from engine.wire.link import Hub
 from engine.wire.load_messages import Begin, Figures, Halt, PieceLine
@@ -67,7 +65,8 @@ class Crew:
     def __init__(self, plan: LoadPlan, auth: tuple[Auth, ...], limiting: Limiting) -> None:
         self._plan = plan
         self._auth = auth
-        self._folder = Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-"))
+        self._private = make_private_folder()
+        self._folder = self._private.path
         self._token = secrets.token_hex(16)
         self._loop = asyncio.get_running_loop()
         self._hub = Hub(self._folder / "c", message_bytes_max=plan.job.limits.message_bytes_max)
@@ -260,7 +259,7 @@ class Crew:
         self._limiting.leave()
         await self._loop.run_in_executor(None, self._limiting.bury)
         self._hub.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._private.remove()
 
     def _end_members(self) -> None:
         for member in self.members:

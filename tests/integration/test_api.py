@@ -119,6 +119,27 @@ def test_a_finished_pool_gives_its_results_again_without_sending_anything(tmp_pa
         assert mock.stats()["requests"] == 30
 
 
+def test_a_durable_pool_knows_what_was_done_before_it_runs(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with provider("5ms", "400,match=row 3 ") as mock:
+
+        def made(**settings: Any) -> Pool:
+            return Pool(ASK, texts(10), base_url=mock.base_url, state=state, procs=1, **settings)
+
+        with made() as pool:
+            assert pool.status["completed"] == 0
+            pool.run()
+        assert made().status == {"total": 10, "completed": 9, "failed": 1, "running": 0, "pending": 0}
+        assert made(fresh=True).status["completed"] == 0
+        pool = Pool(ASK, texts(3), base_url=mock.base_url, state=state)
+        with pool, pytest.raises(UsageError, match="there are 3 now, but the row with the index 3 failed"):
+            pool.retry_failed()
+        assert made().status["failed"] == 1  # it was not opened again
+        mock.control({"faults": []})
+        with made() as pool:
+            assert [result.ok for result in pool.retry_failed()] == [True]
+
+
 def test_a_column_that_no_row_has_is_refused_before_anything_is_sent() -> None:
     with MockProcess() as mock:
         pool = Pool(ask("{{ txet }}", model="mock"), texts(3), base_url=mock.base_url)

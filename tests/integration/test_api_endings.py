@@ -102,6 +102,32 @@ def test_the_first_failure_is_raised_where_that_is_asked_for() -> None:
         assert mock.stats()["requests"] < 1000
 
 
+def test_a_failure_that_is_mended_is_not_raised_again(tmp_path: Path) -> None:
+    bad = "400,match=row 7 "
+    with provider("5ms", bad) as mock:
+
+        def made() -> Pool:
+            return Pool(
+                ASK,
+                texts(200),
+                base_url=mock.base_url,
+                procs=1,
+                max_flows=5,
+                state=tmp_path,
+                on_error="raise",
+            )
+
+        with made() as pool:
+            for _ in range(2):
+                with pytest.raises(RowFailed, match="Row 7 failed"):
+                    pool.run()
+        mock.control({"faults": []})
+        with made() as pool:
+            assert [result.ok for result in pool.run()] == [True] * 200
+        stats = mock.stats()
+        assert stats["ok"] == 200
+
+
 def test_an_endpoint_that_will_not_serve_stops_the_run() -> None:
     with provider("0ms", "401=1") as mock:
         pool = Pool(ASK, texts(100), base_url=mock.base_url, procs=1)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from engine import Pool, UsageError, ask, request
-from engine.api.plans import PoolSettings, is_single, job_of, rows_given
+from engine import Pool, UsageError, ask, call, request
+from engine.api.frames import EnrichSettings
+from engine.api.mapping import MapSettings
+from engine.api.plans import PoolSettings, RunSettings, is_single, job_of, rows_given, state_given
 from engine.api.steps import StepSettings
 from engine.settingtable import SETTINGS
 
@@ -56,6 +58,14 @@ def test_a_setting_that_no_pool_has_is_refused_by_its_name(name: str, says: str)
     [
         ({"on_error": "ignore"}, "on_error"),
         ({"read_ahead": 0}, "read_ahead"),
+        ({"read_ahead": "5"}, "read_ahead"),
+        ({"read_ahead": True}, "read_ahead"),
+        ({"state": ""}, "state is ''"),
+        ({"state": 5}, "state is 5"),
+        ({"state": b"bytes"}, "state is b'bytes'"),
+        ({"model": 5}, "model=5"),
+        ({"ca_file": "no such file"}, "no such file"),
+        ({"base_url": "mock:latency=soon"}, "latency"),
         ({"max_flows": 0}, "^max_flows"),
         ({"on_change": "again"}, "^on_change 'again' is not known"),
         ({"provider": "openai", "model": ""}, "no model"),
@@ -65,6 +75,69 @@ def test_a_setting_that_no_pool_has_is_refused_by_its_name(name: str, says: str)
 def test_a_value_that_cannot_work_is_refused_at_once(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Pool(ask("x"), [], **{**MOCK, **settings})
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (lambda: ask(5), "prompt=5"),  # type: ignore[arg-type]
+        (lambda: ask("x", into=5), "into=5"),  # type: ignore[arg-type]
+        (lambda: ask("x", name=5), "name=5"),  # type: ignore[arg-type]
+        (lambda: request(5), "url=5"),  # type: ignore[arg-type]
+        (lambda: ask("x", when="text =="), "When is no valid"),
+        (lambda: ask("{{ text"), "template"),
+    ],
+)
+def test_a_step_that_cannot_work_is_refused_before_its_pool_is_there(step: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Pool(step(), [], provider="mock")
+
+
+def test_a_state_folder_stays_where_it_is_whatever_becomes_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert state_given("state") == state_given(Path("state")) == str(tmp_path / "state")
+    assert state_given("~/state") == "/somewhere/state"
+    assert state_given(None) is None
+
+
+def test_rows_that_are_fewer_than_those_that_failed_are_refused() -> None:
+    class Unsized:
+        def __iter__(self) -> Any:
+            return iter("abc")
+
+    for rows in (list("abc"), Unsized()):
+        assert list(rows_given(rows).numbered({2})) == [(2, "c")]
+        with pytest.raises(UsageError, match="there are 3 now, but the row with the index 3 failed"):
+            list(rows_given(rows).numbered({1, 3}))
+
+
+def test_rows_that_were_added_since_are_counted() -> None:
+    rows = ["a"]
+    pool = Pool(ask("x"), rows, provider="mock")
+    rows.append("b")
+    assert pool.status["total"] == pool.status["pending"] == 2
+
+
+def test_a_pool_says_what_it_is() -> None:
+    pool = Pool([ask("x"), ask("y")], range(3412), provider="mock")
+    assert repr(pool) == "<Pool of ask, ask over 3,412 rows, new>"
+    pool.close()
+    assert repr(pool) == "<Pool of ask, ask over 3,412 rows, closed>"
+    assert repr(Pool(ask("x"), iter([]), provider="mock")) == "<Pool of ask over rows, new>"
+
+
+def test_the_settings_of_a_pool_of_a_call_and_of_a_frame_are_those_that_are_typed() -> None:
+    of_a_pool = set(RunSettings.__annotations__)
+    named = set(signature(Pool).parameters) - {"steps", "rows", "settings"}
+    assert of_a_pool == named | set(PoolSettings.__annotations__)
+    of_a_step = set(StepSettings.__annotations__)
+    own = {*signature(call).parameters, *of_a_step} - {"function", "settings"}
+    assert set(MapSettings.__annotations__) == of_a_pool | own
+    own = {*signature(ask).parameters, *of_a_step} - {"settings"}
+    assert set(EnrichSettings.__annotations__) == of_a_pool | own
 
 
 async def arriving() -> AsyncIterator[int]:

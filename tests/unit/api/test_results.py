@@ -1,9 +1,11 @@
 """Results out of records."""
 
 import json
+import pickle
 from typing import Any
 
 from engine.api.results import Reader, RowFailed, Usage
+from engine.core.errors import InternalFault
 
 OK = {
     "text": "hi", "n": 1, "response": "yes", "_status": "ok", "_error": "", "_attempts": 2, "_latency_ms": 12.5,
@@ -38,6 +40,15 @@ def test_a_failed_rows_value_is_none_and_its_error_says_why() -> None:
     raised = RowFailed(result)
     assert "Row 0 failed: timeout: too slow" in str(raised)
     assert raised.__notes__ == ["In the function:\n0 timeout: too slow"]
+
+
+def test_what_is_raised_may_travel_between_processes() -> None:
+    result = Reader(("response",), as_dict=True).read(0, record(FAILED), {"a": 1}, "{} {}".format)
+    failed = pickle.loads(pickle.dumps(RowFailed(result)))
+    assert isinstance(failed, RowFailed)
+    assert (failed.result, str(failed)) == (result, str(RowFailed(result)))
+    fault = pickle.loads(pickle.dumps(InternalFault("here", ValueError("bad"))))
+    assert isinstance(fault, InternalFault) and "here failed: ValueError: bad" in str(fault)
 
 
 def test_what_steps_gave_before_their_row_failed_is_partial() -> None:

@@ -8,6 +8,7 @@ from jobs import job
 
 from engine.config import Job, StepPlan, StepSettings
 from engine.coordinator.again import reopen
+from engine.core.commit import Commit, OutcomeRow
 from engine.core.errors import UsageError
 from engine.core.model import Target
 from engine.store import Store
@@ -40,3 +41,19 @@ def test_no_wish_to_do_again_makes_another_input_format_the_same_job(tmp_path: P
             other = replace(asking(), meta=True, **wish)  # type: ignore[arg-type]
             with pytest.raises(UsageError, match="another job; what differs: meta"):
                 reopen(other, store, lambda note: None)
+
+
+def test_a_run_that_opens_failed_rows_says_so_only_where_there_were_some_and_stays_the_same_job(
+    tmp_path: Path,
+) -> None:
+    notes: list[str] = []
+    goes_on = replace(asking(), opens_failed=True)
+    with Store.open(tmp_path / "run", durability="os") as store:
+        reopen(goes_on, store, notes.append)
+        reopen(goes_on, store, notes.append)
+        assert notes == []
+        store.apply([Commit([OutcomeRow(0, False, "timeout", 1, b"{}", 1, 1.0, 1, 1)])])
+        reopen(goes_on, store, notes.append)
+        assert notes == ["1 failed rows are open again"] and list(store.finished()) == []
+        with pytest.raises(UsageError, match="steps.b.step.prompt"):
+            reopen(replace(asking("Other {{ a }}"), opens_failed=True), store, notes.append)
