@@ -25,6 +25,7 @@ from engine.api.running import Running
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
 from engine.config import GATE
+from engine.coordinator.supervise import CANNOT_START
 from engine.core.errors import UsageError
 from engine.rows import PartSource, RowsFailed, RowsSource
 from engine.steps.functions import begin_run
@@ -278,6 +279,10 @@ def _refuse_half(running: Running) -> None:
         raise error.__cause__
     if error is not None:
         raise error
+    if summary is not None and summary.stopped.startswith(CANNOT_START):
+        raise RunStopped(
+            f"The run stopped: {summary.stopped}. Nothing more was sent; what was done before is kept."
+        )
     if summary is not None and summary.stopped:
         raise RunStopped(
             f"The run stopped: {summary.stopped}. {summary.ok:,} rows are done, {summary.failed:,} failed, the others are "

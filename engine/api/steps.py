@@ -141,7 +141,12 @@ def call(
     """Call a Python function, in the worker processes.
 
     function: async or not; or its name, ``"module:function"``. It is called with the row's values as one dict, or, with
-    take, with these as keyword arguments; what it returns has to be JSON (None too). What it raises fails the row, with
+    take, with these as keyword arguments; what it returns has to be JSON (None too). A function of a script or a notebook goes to
+    the workers with the globals that it refers to, as they are when the Pool is made; the script is not run there. Only where it
+    refers to what cannot be sent (a client, a lock, more than 4 MB) workers read the script, up to where it runs rows, and refuse
+    what it would do once more there: writing files, starting programs, connecting. A run with ``state=`` knows such a function
+    by its code, what it closes over, and the plain globals that it reads (numbers, text, small containers of these); other
+    functions and objects that it uses may change unseen. What it raises fails the row, with
     the traceback kept. mode: where it runs: "loop", "thread" or "process"; without it, async functions run on the
     worker's event loop and others in its threads.
     """

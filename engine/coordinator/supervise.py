@@ -3,7 +3,8 @@
 Rules of this file:
 1. A child is ended by its own pid, never by name. All of them end with the run, whatever way it ends.
 2. A dead worker is replaced after a back-off. The run gives up when that is hopeless: after 20 deaths within a
-   minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly.
+   minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly; or as soon as a worker says
+   that what it was told cannot work.
 3. Workers are started one after the other: the first is at work before the last is there.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from engine.config import GATE, Job
 from engine.coordinator.limiting import Limiting
-from engine.core.errors import UsageError
+from engine.core.errors import ExitCode, UsageError
 from engine.credentials import Auth
 from engine.handover import LimiterAddress, Surroundings, WorkerSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
@@ -32,6 +33,7 @@ SILENT_S = 20.0  # a worker that says nothing for so long is killed, and its row
 START_MAX_S = 60.0  # a worker that has not said hello by then hangs
 STAGGER_S = 0.4  # between two starts, unless the one before said hello
 GUARD_S = 0.5
+CANNOT_START = "workers cannot start"
 
 
 @dataclass(slots=True)
@@ -187,19 +189,22 @@ class Supervisor:
         child.failures = 1 if now - child.started > HEALTHY_S else child.failures + 1
         child.start_at = now + backoff_s(child.failures)
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        last = words.splitlines()[-1] if words else ""
+        last = words.splitlines()[-1].rstrip(".") if words else ""
         story = f"worker {child.slot} ended {how}" + (f": {last}" if last else "")
-        self._count_death(child, story, now)
+        is_refused = code == ExitCode.USAGE and not child.peer
+        self._count_death(child, last if is_refused and last else story, now, is_refused=is_refused)
         self._on_death(child, story)
 
-    def _count_death(self, child: Child, story: str, now: float) -> None:
+    def _count_death(self, child: Child, story: str, now: float, *, is_refused: bool = False) -> None:
         self._deaths.append(now)
         while now - self._deaths[0] > DEATHS_WINDOW_S:
             self._deaths.popleft()
         if not child.peer:
             self._stillborn += 1
-        if self._stillborn >= STILLBORN_MAX:
-            self.hopeless = f"workers cannot start: {story}"
+        if is_refused:
+            self.hopeless = f"{CANNOT_START}: {story}"  # the next one would be told the same
+        elif self._stillborn >= STILLBORN_MAX:
+            self.hopeless = f"{CANNOT_START}: {story}"
         elif len(self._deaths) >= DEATHS_MAX:
             self.hopeless = f"workers keep dying: {story}"
 

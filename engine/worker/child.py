@@ -42,7 +42,14 @@ def main() -> int:
     os.dup2(nothing, 1)
     settle_in(settings.surroundings)
     try:
-        function = resolve(settings.function, settings.folder, pickled=settings.surroundings.pickled)
+        home = settings.surroundings
+        function = resolve(
+            settings.function,
+            settings.folder,
+            home.pickled,
+            script_package=home.script_package,
+            script_end=home.script_end,
+        )
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from engine.handover import Surroundings
 
@@ -13,5 +14,10 @@ def settle_in(surroundings: Surroundings) -> None:
         sys.path[:] = [*surroundings.import_path, *(one for one in sys.path if one not in known)]
     if surroundings.argv:
         sys.argv[:] = surroundings.argv
+    if (
+        surroundings.folder
+    ):  # the program may have gone elsewhere since, and this be a worker that replaces another
+        with suppress(OSError):
+            os.chdir(surroundings.folder)
     # Standard input is the parent's pipe: a function that reads from it finds it empty instead of waiting for ever.
     sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
