@@ -1,7 +1,8 @@
 """How a run of a program shows its progress: on a terminal and in a notebook by itself, elsewhere when asked for.
 
 Rules of this file:
-1. Without a place to be shown, notes go to the logger ``engine``, at the level INFO.
+1. Without a place to be shown, notes go to the logger ``engine``, at the level INFO; those that concern money at WARNING.
+2. What functions print goes to standard error, whether progress is shown or not.
 """
 
 import logging
@@ -9,7 +10,8 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from engine.observe.progress import LiveView, PlainLines, Progress
+from engine.observe.progress import MAY_COST_TWICE, LiveView, PlainLines, Progress
+from engine.observe.sanitise import sanitise
 from engine.observe.snapshot import Snapshot
 
 
@@ -24,7 +26,12 @@ class Logged:
 
     def note(self, sentence: str) -> None:
         """The note, for whoever listens to the logger."""
-        self._logger.info(sentence)
+        self._logger.log(logging.WARNING if MAY_COST_TWICE in sentence else logging.INFO, sentence)
+
+    def said(self, line: str) -> None:
+        """The line, on standard error."""
+        if sys.stderr is not None:
+            print(sanitise(line), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing."""

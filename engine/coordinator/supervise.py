@@ -73,7 +73,9 @@ class Supervisor:
         on_death: Callable[[Child, str], None],
         note: Callable[[str], None],
         surroundings: Surroundings | None = None,
+        tell: Callable[[list[str]], None] | None = None,
     ) -> None:
+        """``tell``: takes the lines that functions in the workers print; None where there are none."""
         self._job = job
         self._surroundings = surroundings or Surroundings()
         self._auth = auth
@@ -82,6 +84,7 @@ class Supervisor:
         self._folder = folder
         self._on_death = on_death
         self._note = note
+        self._tell = tell
         self._launcher = LocalLauncher(folder, hide=secret_values(auth))
         self._deaths: deque[float] = deque()
         self._keys = 0
@@ -136,12 +139,19 @@ class Supervisor:
                     self._start(child, now)
             elif child.process.poll() is not None:
                 self._bury(child, now)
+                continue
             elif now - child.heard > (SILENT_S if child.peer else START_MAX_S):
                 self._note(
                     f"worker {child.slot} has been silent for {now - child.heard:.0f} s; it is replaced"
                 )
                 child.process.kill()
                 child.heard = now  # it is buried at a later tick; until then it is not killed again
+            self._pass_on(child)
+
+    def _pass_on(self, child: Child, *, is_over: bool = False) -> None:
+        """What it printed. Before it said hello there are only its own complaints, which ``_bury`` tells."""
+        if self._tell is not None and child.process is not None and child.peer:
+            self._tell(child.process.lines(is_over=is_over))
 
     def _may_start(self, child: Child, now: float) -> bool:
         """One at a time: a start costs a third of a second of CPU, which the first worker needs for itself."""
@@ -173,7 +183,12 @@ class Supervisor:
             surroundings=self._surroundings,
         )
         try:
-            child.process = self._launcher.start("engine.worker", encode_handover(settings, self._auth))
+            line = encode_handover(settings, self._auth)
+            child.process = (
+                self._launcher.start("engine.worker", line)
+                if self._tell is None
+                else self._launcher.start("engine.worker", line, tells=True)
+            )
         except OSError as error:
             child.failures += 1
             child.start_at = now + backoff_s(child.failures)
@@ -184,6 +199,7 @@ class Supervisor:
         assert process is not None
         code = process.poll()
         words = process.last_words()
+        self._pass_on(child, is_over=True)
         process.close()
         child.process = None
         child.failures = 1 if now - child.started > HEALTHY_S else child.failures + 1
@@ -250,6 +266,9 @@ class Supervisor:
             if process.wait(timeout_s) is None:
                 process.kill()
                 process.wait(timeout_s)
+        for child in self.children:
+            self._pass_on(child, is_over=True)
+        for process in self._processes():
             process.close()
 
     def _processes(self) -> list[Process]:

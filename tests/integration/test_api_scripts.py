@@ -154,3 +154,37 @@ def test_a_durable_run_knows_a_scripts_function_again_and_sees_that_it_changed(t
         refused = script(tmp_path, changed)
         assert refused.returncode == 1 and "had other steps; what differs: steps." in refused.stderr
     assert (tmp_path / "calls.txt").read_text() == "xx"
+
+
+LOUD = """
+import logging, sys, warnings
+import engine
+
+def loud(row):
+    print("printed", row["n"])
+    logging.warning("logged %d", row["n"])
+    warnings.warn(f"warned {row['n']}")
+    return 1
+
+def flood(row):
+    for _ in range(200_000):
+        print("x" * 100)
+    return 1
+
+for mode in ("thread", "process"):
+    engine.map(loud, [{"n": n} for n in range(20)], procs=2, mode=mode)
+print([result.value for result in engine.map(flood, [{"n": n} for n in range(2)], procs=2)])
+"""
+
+
+def test_what_functions_print_log_and_warn_is_seen_and_no_flood_stops_the_run(tmp_path: Path) -> None:
+    done = script(tmp_path, LOUD)
+    assert (done.returncode, done.stdout) == (0, "[1, 1]\n")
+    lines = done.stderr.splitlines()
+    for what in ("printed {}", "WARNING:root:logged {}"):
+        assert sorted(line for line in lines if line in {what.format(n) for n in range(20)}) == sorted(
+            what.format(n) for n in range(20) for _ in range(2)
+        )
+    assert sum("UserWarning: warned" in line for line in lines) == 40
+    assert any("bytes are left out" in line for line in lines)
+    assert len(done.stderr) < 20_000_000
