@@ -127,6 +127,7 @@ class Job:
     rows: int | None = None  # --rows
     fresh: bool = False
     retry_failed: bool = False
+    on_change: str = "refuse"  # what to do with the state of another job: refuse, or redo what changed
     durability: str = "fsync"  # fsync, os
     meta: bool = False  # add _attempts, _latency_ms, ...
     ca_file: str = ""

@@ -57,7 +57,8 @@ class Loaded:
 
 _FILES = ("prompt_file", "schema", "ca_file")  # relative to the job file that names them
 _AS_GIVEN = (  # settings that are fields of the Job under the same name
-    "max_failures", "rows", "fresh", "retry_failed", "durability", "meta", "ca_file", "trust_env", "wire", "escape_cells",
+    "max_failures", "rows", "fresh", "retry_failed", "on_change", "durability", "meta", "ca_file", "trust_env", "wire",
+    "escape_cells",
 )  # fmt: skip
 
 
@@ -259,6 +260,7 @@ def _refuse_contradictions(values: Mapping[str, Any]) -> None:
     choices = {
         "endpoint": ("chat", "responses", "embeddings", "completions"),
         "durability": ("fsync", "os"),
+        "on_change": ("refuse", "redo"),
         "provider": tuple(PROVIDERS),
         "wire": WIRES,
     }

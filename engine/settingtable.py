@@ -185,6 +185,7 @@ SETTINGS: dict[str, Setting] = {
     "rows": Setting(_count),
     "fresh": Setting(_switch, False),
     "retry_failed": Setting(_switch, False),
+    "on_change": Setting(_text, "refuse"),
     "durability": Setting(_text, "fsync"),
     "state": Setting(_text),
     "meta": Setting(_switch, False),

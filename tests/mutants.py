@@ -105,6 +105,85 @@ MUTANTS = (
         "tests/unit/coordinator/test_stepbook.py",
     ),
     Mutant(
+        "give a row up without what was finished of it", "coordinator/poison.py",
+        "                fields.update(decode_json(one.data))\n", "                pass\n",
+        "tests/unit/coordinator/test_poison.py",
+    ),
+    Mutant(
+        "end a run while a row is being given up", "coordinator/poison.py",
+        "        self.open += len(lost.poisoned)\n", "        self.open += 0\n",
+        "tests/unit/coordinator/test_poison.py",
+    ),
+    Mutant(
+        "begin a row that workers died with before what was finished of it is told", "worker/chainloop.py",
+        "            if self._loop.time() < self._told_until:\n", "            if False:\n",
+        "tests/unit/worker/test_chainloop.py",
+    ),
+    Mutant(
+        "keep rows that were never handed out in doubt", "coordinator/leasing.py",
+        "        if back:\n", "        if False:\n", "tests/unit/coordinator/test_leasing.py",
+    ),
+    Mutant(
+        "count a step that is told twice under one lease twice", "coordinator/stepbook.py",
+        "    return is_news\n", "    return True\n", "tests/unit/coordinator/test_stepbook.py",
+    ),
+    Mutant(
+        "mix up the results of two steps", "coordinator/stepbook.py",
+        "                    places[one.step],\n", "                    len(places) - 1 - places[one.step],\n",
+        "tests/unit/coordinator/test_stepbook.py",
+    ),
+    Mutant(
+        "give a row what another one has finished", "worker/chainloop.py",
+        "self._chains.begin(lease, line, self._done.pop(line.row, ()))",
+        "self._chains.begin(lease, line, self._done.popitem()[1] if self._done else ())",
+        "tests/sim/test_broken_rules.py -k well",
+    ),
+    Mutant(
+        "drop the commit of steps without a word", "coordinator/session.py",
+        "self._commits.finished(rows, steps=self._steps.rows_of(steps))", "self._commits.finished(rows)",
+        "tests/sim/test_broken_rules.py -k well",
+    ),
+    Mutant(
+        "drop the steps that no row ends with", "coordinator/session.py", "        if rows or steps:\n", "        if rows:\n",
+        "tests/sim/test_broken_rules.py -k well",
+    ),
+    Mutant(
+        "acknowledge a row before its steps are committed", "store/store.py",
+        "            write_steps(writer, [line for commit in commits for line in commit.steps])\n",
+        "            writer.execute(\"COMMIT\")\n            writer.execute(\"BEGIN IMMEDIATE\")\n"
+        "            write_steps(writer, [line for commit in commits for line in commit.steps])\n",
+        "tests/unit/store/test_steps.py",
+    ),
+    Mutant(
+        "forget finished steps when a row is leased again", "coordinator/leasing.py",
+        "rows=lines, done=done, is_trial", "rows=lines, is_trial",
+        "tests/sim/test_broken_rules.py -k well",
+    ),
+    Mutant(
+        "give rows back before their finished steps are told", "worker/chainloop.py",
+        "            self._flush(self._loop.time())  # what was finished of them goes first\n", "",
+        "tests/sim/test_broken_rules.py -k well",
+    ),
+    Mutant(
+        "ask a step that the row is spared", "worker/chains.py",
+        "                    progress.spare(place)\n                    continue\n", "                    pass\n",
+        "tests/unit/worker/test_chains.py",
+    ),
+    Mutant(
+        "ask a step that takes what only spared steps give", "core/chain.py",
+        "if any(not givers & ~spared and name not in columns for name, givers in shape.givers[at]):", "if False:",
+        "tests/unit/core/test_chain.py",
+    ),
+    Mutant(
+        "run what needs a failed step", "core/chain.py", "            if waits & self.failed:\n", "            if False:\n",
+        "tests/unit/core/test_chain.py",
+    ),
+    Mutant(
+        "leave workers without the limiter that they were told of", "coordinator/limiting.py",
+        "self._declared.needs_limiter or self._link is not None", "self._declared.needs_limiter or self._info is not None",
+        "tests/unit/coordinator/test_limiting.py",
+    ),
+    Mutant(
         "condemn the neighbours of a poison row", "core/ledger.py",
         "if holding.rows == 1 and row.deaths >= self._poison_deaths:", "if row.deaths >= self._poison_deaths:",
         "tests/unit/core/test_ledger.py tests/property/test_ledger_machine.py",

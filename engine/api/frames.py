@@ -3,7 +3,8 @@
 Rules of this file:
 1. No library is imported that the caller has not: what a frame is, is told by the module of its type.
 2. Rows keep their order and their index. The frame that was given stays as it is.
-3. A row that failed has null in the new columns. ``_error`` is there if at least one row failed, and is null elsewhere.
+3. A row that failed has null in the new columns, but for what its steps that had ended gave.
+   ``_error`` is there if at least one row failed, and is null elsewhere.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from engine.api.pool import Pool
+from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import Chain, Step, StepSettings, ask
 from engine.core.errors import UsageError
@@ -29,15 +30,17 @@ def enrich(frame: F, steps: Step | Chain | Sequence[Step | Chain] | None = None,
     frame: of pandas or polars, an Arrow table, or a Dataset of Hugging Face. steps: what to do; without it, one ``ask``
     of the settings prompt, into (the new column, ``response`` without it), model, schema, ... The other settings: see
     ``engine.Pool``. New columns: of each step its result, of a schema its properties; a column of the same name is
-    replaced. Rows that failed have null there, and what went wrong in ``_error``, which is only there if some did.
+    replaced. Rows that failed have null there, but for what steps that had ended gave, and what went wrong in ``_error``,
+    which is only there if some did.
 
-    Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve.
+    Raises UsageError for what is no such frame, RunStopped where the endpoint will not serve; what came by then is in the
+    exception's ``results``.
     """
     kind = _kind_of(frame)
     if steps is None:
         own = {name: settings.pop(name) for name in sorted(_OF_THE_STEP & settings.keys())}
         steps = ask(**own)
-    with Pool(steps, _Rows(kind, frame), **settings) as pool:
+    with PassingPool(steps, _Rows(kind, frame), **settings) as pool:
         results = pool.run()
         columns = _columns(pool.answers, results, as_dict=pool.gives_dicts)
     return cast(F, kind.with_columns(frame, columns))
@@ -47,7 +50,8 @@ def _columns(names: tuple[str, ...], results: list[Result], *, as_dict: bool) ->
     columns: dict[str, list[Any]] = {}
     for name in names:
         columns[name] = [
-            result.value[name] if as_dict and result.value is not None else result.value for result in results
+            (result.value if result.ok else result.partial).get(name) if as_dict else result.value
+            for result in results
         ]
     if not all(result.ok for result in results):
         columns[ERROR_COLUMN] = [result.error or None for result in results]

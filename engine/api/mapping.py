@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from engine.api.functions import of_the_bare_row
-from engine.api.pool import Pool
+from engine.api.pool import PassingPool
 from engine.api.results import Result
 from engine.api.steps import StepSettings, call
 from engine.rows import column_of
@@ -23,7 +23,7 @@ def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any
 
     function: async or not; it is called with the row: with a dict where rows are mappings, dataclasses and the like, and
     else with the row itself (the first row tells which). It, and its settings into, mode, take, timeout (s) and retries,
-    are as with ``engine.call``; the other settings, and what is raised, as with ``engine.Pool``. For results as they
+    are as with ``engine.call``; the other settings, and what is raised, as with ``engine.Pool``'s ``run``. For results as they
     complete, or a status: ``Pool(call(function), rows)``.
     """
     begin_run()  # before a row is looked at
@@ -33,7 +33,7 @@ def map(function: Callable[..., Any] | str, rows: Iterable[Any], **settings: Any
         column = column_of(first[0]) if first else ""
         if column:
             function = of_the_bare_row(function, column)
-    with Pool(call(function, **own), rows, **settings) as pool:
+    with PassingPool(call(function, **own), rows, **settings) as pool:
         return pool.run()
 
 

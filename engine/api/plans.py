@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from engine.api.steps import Step
+from engine.api.wording import in_python
 from engine.core.errors import UsageError
 from engine.settings import Loaded, load
 
@@ -39,6 +40,9 @@ class PoolSettings(TypedDict, total=False):
     retries: int
     max_failures: int | str  # stop when more rows fail: a number, or a share like "5%"
     fresh: bool  # start over: what the state folder has is moved aside
+    on_change: Literal[
+        "refuse", "redo"
+    ]  # the state is of other steps: "redo" runs those and what needs them again
     durability: Literal["fsync", "os"]
     ca_file: str
     trust_env: bool
@@ -57,7 +61,10 @@ def job_of(steps: tuple[Step, ...], settings: Mapping[str, Any]) -> Loaded:
         flags |= steps[0].settings
     else:
         flags["steps"] = [{"kind": step.kind, **step.settings} for step in steps]
-    return load(flags)
+    try:
+        return load(flags)
+    except UsageError as error:
+        raise in_python(error) from None
 
 
 def is_single(steps: tuple[Step, ...]) -> bool:

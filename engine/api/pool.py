@@ -24,6 +24,7 @@ from engine.api.results import Result, RowFailed, RunStopped, reader_of
 from engine.api.running import Running
 from engine.api.showing import way_of_showing
 from engine.api.steps import Chain, Step, steps_of
+from engine.api.wording import in_python
 from engine.config import GATE
 from engine.coordinator.supervise import CANNOT_START
 from engine.core.errors import UsageError
@@ -37,6 +38,8 @@ AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice th
 
 class Pool:
     """Steps over rows. To be run once or several times; rows that are done are never sent again."""
+
+    _is_in_hand = True  # the caller has it, and can call it again
 
     def __init__(
         self,
@@ -103,9 +106,10 @@ class Pool:
         """All results, in the order of the rows, once every row has one.
 
         Rows that failed are among them. Raises RunStopped when the endpoint will not serve, and what the rows' own
-        iterable raised; what was done by then is not lost: call ``run`` again, or give the same ``state`` later.
+        iterable raised; any exception, a KeyboardInterrupt too, has what came by then as ``results``. To go on, call
+        ``run`` again (not with rows of an iterator), or give the same ``state`` in the next program.
         """
-        return sorted(self.stream(), key=_place)
+        return self._all(self._begin)
 
     def stream(self) -> Iterator[Result]:
         """Results as rows complete, while the others run. The rows are read no further than results are taken."""
@@ -113,7 +117,19 @@ class Pool:
 
     async def arun(self) -> list[Result]:
         """As ``run``, without blocking the event loop it is awaited on."""
-        return sorted([result async for result in self.astream()], key=_place)
+        results: list[Result] = []
+        running = self._begin()
+        try:
+            try:
+                while (records := await running.take_soon()) is not None:
+                    self._gather(running, records, results)
+                self._refuse_half(running)
+            finally:
+                await self._ended_soon(running)
+        except BaseException as error:
+            self._keep(error, running, results)
+            raise
+        return sorted(results, key=_place)
 
     async def astream(self) -> AsyncIterator[Result]:
         """As ``stream``, on an event loop. Cancelled, the run is drained first."""
@@ -121,13 +137,11 @@ class Pool:
         try:
             while (records := await running.take_soon()) is not None:
                 for result in self._read(running, records):
+                    self._refuse_failed(result)
                     yield result
-            _refuse_half(running)
+            self._refuse_half(running)
         finally:
-            try:
-                await running.close_soon()
-            finally:
-                self._end(running)
+            await self._ended_soon(running)
 
     def retry_failed(self) -> list[Result]:
         """Run the rows that failed once more, and only these; their new results, in order.
@@ -135,7 +149,7 @@ class Pool:
         ``results[result.index] = result`` puts them among the others.
         """
         failed = self._failed_numbers()
-        return sorted(self._results(lambda: self._begin_again(failed)), key=_place) if failed else []
+        return self._all(lambda: self._begin_again(failed)) if failed else []
 
     @property
     def status(self) -> dict[str, int | None]:
@@ -185,13 +199,45 @@ class Pool:
         running = begin()
         try:
             while (records := running.take()) is not None:
-                yield from self._read(running, records)
-            _refuse_half(running)
+                for result in self._read(running, records):
+                    self._refuse_failed(result)
+                    yield result
+            self._refuse_half(running)
         finally:
+            self._ended(running)
+
+    def _all(self, begin: Callable[[], Running]) -> list[Result]:
+        results: list[Result] = []
+        running = begin()
+        try:
             try:
-                running.close()
+                while (records := running.take()) is not None:
+                    self._gather(running, records, results)
+                self._refuse_half(running)
             finally:
-                self._end(running)
+                self._ended(running)
+        except BaseException as error:
+            self._keep(error, running, results)
+            raise
+        return sorted(results, key=_place)
+
+    def _gather(self, running: Running, records: Iterable[tuple[int, bytes]], results: list[Result]) -> None:
+        """Add what came to ``results``, all of it, and then raise RowFailed where that was asked for."""
+        begun = len(results)
+        results.extend(self._read(running, records))
+        if self._raises:
+            for result in results[begun:]:
+                self._refuse_failed(result)
+
+    def _keep(self, error: BaseException, running: Running, results: list[Result]) -> None:
+        """Nothing that was paid for is lost: what came, also while the run was drained, goes along with the exception."""
+        while (records := running.take()) is not None:
+            results.extend(self._read(running, records))
+        error.results = sorted(results, key=_place)  # type: ignore[attr-defined]
+        if not isinstance(error, (RunStopped, RowFailed)):
+            error.add_note(
+                f"{len(results):,} results had come by then: see .results of this exception. {self._goes_on}"
+            )
 
     def _read(self, running: Running, records: Iterable[tuple[int, bytes]]) -> Iterator[Result]:
         read = reader_of(running.answers, self.gives_dicts).read
@@ -203,9 +249,38 @@ class Pool:
                 self._failed.pop(number, None)
             if result.status != "ok" and not self._given.can_be_read_again:
                 self._failed[number] = row
-            if self._raises and not result.ok:
-                raise RowFailed(result)
             yield result
+
+    def _refuse_failed(self, result: Result) -> None:
+        if self._raises and not result.ok:
+            raise RowFailed(result, self._goes_on)
+
+    @property
+    def _goes_on(self) -> str:
+        """How what is open comes to be done."""
+        if self._temporary is None:
+            return f"What is done is kept in {self._job.state}: the same program goes on with the other rows."
+        if self._is_in_hand and self._given.can_be_read_again:
+            return 'run() of this pool goes on with the other rows; with state="folder" so would the same program.'
+        return 'What is done is in .results of this exception; with state="folder" the same program would go on with the others.'
+
+    def _refuse_half(self, running: Running) -> None:
+        """Raise what ended a run before every row had its outcome."""
+        error, summary = running.error, running.summary
+        running.wait()
+        if isinstance(error, RowsFailed) and error.__cause__ is not None:
+            raise error.__cause__
+        if isinstance(error, UsageError):
+            raise in_python(error)
+        if error is not None:
+            raise error
+        if summary is not None and summary.stopped.startswith(CANNOT_START):
+            raise RunStopped(f"The run stopped: {summary.stopped.rstrip('.')}. What was done before is kept.")
+        if summary is not None and summary.stopped:
+            raise RunStopped(
+                f"The run stopped: {summary.stopped.rstrip('.')}. {summary.ok:,} rows are done, {summary.failed:,} failed, the "
+                f"others are open. {self._goes_on}"
+            )
 
     def _begin(self) -> Running:
         given = self._given
@@ -264,6 +339,18 @@ class Pool:
             _ALIVE.add(self._running)
             return self._running
 
+    def _ended(self, running: Running) -> None:
+        try:
+            running.close()
+        finally:
+            self._end(running)
+
+    async def _ended_soon(self, running: Running) -> None:
+        try:
+            await running.close_soon()
+        finally:
+            self._end(running)
+
     def _end(self, running: Running) -> None:
         _ALIVE.discard(running)
         with self._lock:
@@ -271,23 +358,10 @@ class Pool:
                 self._running = None
 
 
-def _refuse_half(running: Running) -> None:
-    """Raise what ended a run before every row had its outcome."""
-    error, summary = running.error, running.summary
-    running.wait()
-    if isinstance(error, RowsFailed) and error.__cause__ is not None:
-        raise error.__cause__
-    if error is not None:
-        raise error
-    if summary is not None and summary.stopped.startswith(CANNOT_START):
-        raise RunStopped(
-            f"The run stopped: {summary.stopped}. Nothing more was sent; what was done before is kept."
-        )
-    if summary is not None and summary.stopped:
-        raise RunStopped(
-            f"The run stopped: {summary.stopped}. {summary.ok:,} rows are done, {summary.failed:,} failed, the others are "
-            "open: run the pool again to go on with them."
-        )
+class PassingPool(Pool):
+    """A pool that nobody has once its only call is over."""
+
+    _is_in_hand = False
 
 
 def _place(result: Result) -> int:

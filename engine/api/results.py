@@ -39,11 +39,13 @@ class Result(msgspec.Struct, frozen=True):
     """Its place among the rows, from 0."""
     usage: Usage
     latency_ms: float | None
-    """Of the last attempt, in milliseconds; None where nothing was tried."""
+    """Of the last attempt, in milliseconds; of several steps, each one's added up. None where nothing was tried."""
     attempts: int
     """Requests that were sent for it and functions that were called, retries included."""
     traceback: str = ""
     """Of the user's function that raised, where one did."""
+    partial: dict[str, Any] = {}
+    """Where a row of several steps failed: what the steps that had ended gave, by column."""
 
     @property
     def ok(self) -> bool:
@@ -52,21 +54,32 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class RowFailed(EngineError):
-    """A row failed, and ``on_error="raise"`` was asked for. ``result`` is the row's."""
+    """A row failed, and ``on_error="raise"`` was asked for. ``result`` is the row's.
+
+    ``results``: of the rows that were done by then, where all results had been asked for at once (``run``, ``map``, ...).
+    """
 
     exit_code = ExitCode.SOME_FAILED
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result, goes_on: str = "") -> None:
         super().__init__(
-            f"Row {result.index} failed: {result.error}. The run was stopped; what was done before is kept with the pool."
+            f"Row {result.index} failed: {result.error.rstrip('.')}. The run was stopped. {goes_on}".rstrip()
         )
         self.result = result
+        self.results: list[Result] = []
 
 
 class RunStopped(EngineError):
-    """The run stopped before every row had its outcome: the endpoint will not serve, or too many rows failed."""
+    """The run stopped before every row had its outcome: the endpoint will not serve, or too many rows failed.
+
+    ``results``: of the rows that were done by then, where all results had been asked for at once (``run``, ``map``, ...).
+    """
 
     exit_code = ExitCode.STOPPED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.results: list[Result] = []
 
 
 @lru_cache(maxsize=16)
@@ -96,11 +109,17 @@ class Reader:
         values = self._values(record)
         status, error, attempts, latency_ms, tokens_in, tokens_out, *answers = values
         value: Any = None
-        if status == "ok":
-            value = dict(zip(self._answers, answers, strict=True)) if self._is_dict else answers[0]
+        partial: dict[str, Any] = {}
+        if status != "ok":
+            given = zip(self._answers, answers, strict=True)
+            partial = {name: one for name, one in given if one is not None} if self._is_dict else partial
+        elif self._is_dict:
+            value = dict(zip(self._answers, answers, strict=True))
+        else:
+            value = answers[0]
         usage = Usage(tokens_in, tokens_out)
         trace = "" if status == "ok" else traceback_of(index, error)
-        return Result(value, status, error, row, index, usage, latency_ms, attempts or 0, trace)
+        return Result(value, status, error, row, index, usage, latency_ms, attempts or 0, trace, partial)
 
     def _values(self, record: bytes) -> Sequence[Any]:
         try:

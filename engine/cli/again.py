@@ -9,13 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from engine.config import Job, StepPlan
-from engine.coordinator.sameness import changed_steps, first_of
+from engine.coordinator.again import all_from
 from engine.core.errors import UsageError
 from engine.core.quota import Rates
 from engine.settings import flag_name, in_flight_of, load, read_prompt_file, timeouts_of
 from engine.settingtable import SETTINGS, limits_of
-from engine.steps.chain import chain_of
-from engine.store import Store
 
 _TARGET = ("model", "base_url", "max_tokens", "temperature")
 _OF_ENDPOINTS = ("base_url", "api_key_env")
@@ -118,37 +116,5 @@ def reread(job: Job, steps: list[str]) -> Job:
         job = replace(
             fresh, input_format=job.input_format, output_format=job.output_format, folder=job.folder
         )
-    _all_from(job, steps)
+    all_from(job, steps)
     return job
-
-
-def again_failed(store: Store, job: Job, kind: str | None) -> None:
-    """Open failed rows again, and make ``job`` the run's own: steps that were corrected are forgotten where they failed."""
-    changed = changed_steps(store.identity() or {}, job) if job.steps else []
-    store.forget_failed(kind, steps=_all_from(job, changed), identity=json.loads(json.dumps(job.identity())))
-
-
-def again_from(store: Store, job: Job, steps: list[str]) -> bool:
-    """Forget what steps and those that need them came to, in all rows, and make ``job`` the run's own.
-
-    False, and nothing is forgotten, where the same was begun before and was stopped: then it goes on.
-    Raises UsageError where a step changed that would not run again.
-    """
-    again = _all_from(job, steps)
-    changed = [name for name in changed_steps(store.identity() or {}, job) if name not in again]
-    if changed:
-        given = " ".join(f"--from {name}" for name in first_of(job, [*changed, *steps]))
-        raise UsageError(
-            f"Not what they were either: {', '.join(changed)}; --from {' --from '.join(steps)} would keep what they came to. "
-            f"Give {given}, or change them back. Nothing was sent."
-        )
-    return store.forget_from(again, json.loads(json.dumps(job.identity())))
-
-
-def _all_from(job: Job, steps: list[str]) -> list[str]:
-    """These steps and all that need them, in the job's order."""
-    if not steps:
-        return []
-    shape = chain_of(job).shape
-    again = {name for step in steps for name in shape.names_from(step)}
-    return [name for name in job.places if name in again]

@@ -41,10 +41,11 @@ def retry_command(
     """Send the failed rows of a finished or stopped run again."""
     import msgspec
 
-    from engine.cli.again import again_failed, again_from, correct, reread
+    from engine.cli.again import correct, reread
     from engine.cli.folders import state_folder
     from engine.cli.run import show
     from engine.config import Job
+    from engine.coordinator.again import again_failed, again_from
     from engine.coordinator.plan import check
     from engine.coordinator.run import run_job
     from engine.core.errors import ErrorKind, UsageError

@@ -105,6 +105,9 @@ def run_command(
     retry_failed: Annotated[
         bool | None, typer.Option("--retry-failed", help="Failed rows are open again.")
     ] = None,
+    on_change: Annotated[
+        str | None, typer.Option(help="Settings or steps that changed: refuse, or redo what they made.")
+    ] = None,
     durability: Annotated[str | None, typer.Option(help="fsync (survives power loss) or os.")] = None,
     state: Annotated[str | None, typer.Option(help="State folder (default: OUTPUT.run).")] = None,
     meta: Annotated[bool | None, typer.Option("--meta", help="Add attempts, latency, tokens, model.")] = None,

@@ -5,7 +5,7 @@ Rules of this file:
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.config import Job
 from engine.coordinator.writer import Writer
@@ -17,6 +17,16 @@ from engine.observe.metrics import Metrics
 from engine.wire.messages import OutcomeLine
 
 
+class Figures(NamedTuple):
+    """What the steps of a row took that were finished, for its record: they are counted with the steps."""
+
+    attempts: int = 0
+    latency_ms: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    model: str = ""
+
+
 class FailedRow(NamedTuple):
     """A row that fails in the coordinator. ``is_json``: its payload may be decoded for the record."""
 
@@ -26,6 +36,8 @@ class FailedRow(NamedTuple):
     kind: ErrorKind
     message: str
     is_json: bool
+    fields: dict[str, Any] | None = None  # what there is of its answer
+    figures: Figures = Figures()
 
 
 class Commits:
@@ -61,6 +73,10 @@ class Commits:
         """A lease, before it is handed out; ``then`` is called once it is durable."""
         self._writer.submit(Commit(opened=[(lease, rows)]), then)
 
+    def lost(self, in_doubt: int, then: Callable[[], None]) -> None:
+        """A worker has died; ``then`` is called once that, and whatever was told before, is durable."""
+        self._writer.submit(Commit(closed=self._ledger.take_closed(), in_doubt=in_doubt), then)
+
     def released(self, released: list[tuple[int, list[int]]]) -> None:
         """Rows that were given back unsent, by lease."""
         self._writer.submit(Commit(released=released, closed=self._ledger.take_closed()), self._on_durable)
@@ -94,11 +110,8 @@ class Commits:
             values,
             failed.kind,
             failed.message,
-            attempts=0,
-            latency_ms=0.0,
-            tokens_in=0,
-            tokens_out=0,
-            model="",
+            fields=failed.fields,
+            **failed.figures._asdict(),
         )
         return OutcomeRow(failed.row, False, failed.kind, failed.digest, record, 0, 0.0, 0, 0)
 

@@ -14,6 +14,7 @@ from engine.coordinator.commits import Commits
 from engine.coordinator.feed import Feed
 from engine.coordinator.stepbook import Then
 from engine.coordinator.supervise import Child
+from engine.core.ledger import Lease as Leased
 from engine.core.ledger import Ledger, LedgerRow
 from engine.wire.link import Hub
 from engine.wire.messages import Finished, Lease, RowLine, StepLine
@@ -49,6 +50,7 @@ class Leasing:
         self._on_change = on_change
         self._find_steps = find_steps
         self._asking: deque[Child] = deque()  # workers with credit, in the order they asked
+        self._on_the_way: dict[int, tuple[Child, int, list[int]]] = {}  # leases that were not sent yet
         self._reading = 1  # chunks asked for and not yet here
         self._stopped = False
         self.all_read = False
@@ -60,8 +62,17 @@ class Leasing:
         self.serve()
 
     def stop(self) -> None:
-        """Nothing more is leased or read."""
+        """Nothing more is leased or read; rows that were not handed out yet are given back."""
         self._stopped = True
+        leases, self._on_the_way = self._on_the_way, {}
+        back = [
+            lease
+            for child, key, rows in leases.values()
+            if child.key == key and child.process is not None  # else its rows are lost already
+            for lease in self._ledger.release(key, rows)
+        ]
+        if back:
+            self._commits.released(back)
 
     def wants(self, child: Child, rows: int) -> None:
         """A worker asks for more rows."""
@@ -95,31 +106,34 @@ class Leasing:
             child.want -= len(lease.rows)
             if child.want > 0:
                 self._asking.append(child)
-            self._open(child, lease.id, lease.rows)
+            self._open(child, lease)
         self._read_on()
 
-    def _open(self, child: Child, lease: int, rows: list[LedgerRow]) -> None:
+    def _open(self, child: Child, leased: Leased) -> None:
         key, peer = child.key, child.peer
+        lease, rows = leased.id, leased.rows
         lines = [RowLine(row.row, row.line, row.payload) for row in rows]
         numbers = [row.row for row in rows]
 
         def recorded() -> None:
-            self._find_steps(rows, send)
+            if lease in self._on_the_way:
+                self._find_steps(rows, send)
 
         def send(done: list[StepLine]) -> None:
+            is_open = self._on_the_way.pop(lease, None) is not None  # it was not given back by ``stop``
             # The worker may have died meanwhile: its rows are waiting again under another lease.
-            if child.key != key or child.process is None:
+            if not is_open or child.key != key or child.process is None:
                 return
             *ahead, done = _parts(done)
             if not all(self._hub.send(peer, Finished(steps=part)) for part in ahead):
                 self.released(child, numbers)
                 return
-            message = Lease(lease=lease, rows=lines, done=done)
-            # The drain began while this was being written, or the worker's queue is full or gone: either way the
-            # rows were never handed out.
-            if self._stopped or not self._hub.send(peer, message):
+            message = Lease(lease=lease, rows=lines, done=done, is_trial=leased.is_trial)
+            # The worker's queue is full or gone: the rows were never handed out.
+            if not self._hub.send(peer, message):
                 self.released(child, numbers)
 
+        self._on_the_way[lease] = child, key, numbers
         self._commits.opened(lease, numbers, recorded)
 
     def _read_on(self) -> None:

@@ -2,7 +2,8 @@
 
 Rules of this file:
 1. All runs of this machine that use the same (origin, key, model) share one limiter; the first one starts it.
-2. A run that declares no limits needs no limiter, unless another one has declared some: then it keeps to them.
+2. A run that declares no limits needs no limiter, unless another one has declared some: then it keeps to them, and from
+   then on replaces it as its own, whoever else is left, because its workers ask it for permits and send nothing without.
 3. Losing a gauge loses a figure on the screen, never a permit.
 """
 
@@ -73,7 +74,7 @@ class Limiting:
         self._launcher = LocalLauncher(entry.path, hide=hide)
         self._process: Process | None = None  # the limiter, if this run started it
         self._info: Info | None = None  # the limiter, while this run is attached
-        self._link: Spoke | None = None
+        self._link: Spoke | None = None  # from the first one on: workers may have been told of it
         self._failures = 0
         self._started = 0.0
         self._due = 0.0  # when to look, or to try, next
@@ -90,7 +91,7 @@ class Limiting:
     @property
     def is_used(self) -> bool:
         """Whether calls need permits."""
-        return self._declared.needs_limiter or self._info is not None
+        return self._declared.needs_limiter or self._link is not None
 
     @property
     def rates(self) -> Rates:

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from engine.config import Job, jobs_of, rates_of
+from engine.coordinator.again import reopen
 from engine.coordinator.caller import Caller, Out
 from engine.coordinator.embedded import is_embedded, settings_of
-from engine.coordinator.sameness import check_same
 from engine.core.errors import RowError, UsageError
 from engine.core.quota import Rates
 from engine.formats import format_named
@@ -183,15 +183,12 @@ def open_store(plan: Plan, note: Any) -> Store:
             note(f"the state of the earlier run was moved to {aside}")
     store = Store.open(folder, durability=job.durability)
     try:
-        check_same(job, store)
+        reopen(job, store, note)
         if store.get_meta("run_id") is None:
             store.set_meta("run_id", secrets.token_hex(8))
         store.set_meta("job", msgspec.json.encode(_found_from_anywhere(job)).decode())
         store.set_meta("columns", json.dumps(plan.columns))
         store.set_meta("notes", json.dumps(plan.notes))
-        if job.retry_failed:
-            again = store.forget_failed()
-            note(f"{again} failed rows are open again")
     except BaseException:
         store.close()
         raise

@@ -17,24 +17,46 @@ from engine.store import Store
 
 def check_same(job: Job, store: Store) -> None:
     """Keep the job's identity in a new store. Raises UsageError for one that another job was begun in."""
+    different = differences(job, store)
     known = store.identity()
     if known is None:
         store.set_identity(json.loads(json.dumps(job.identity())))
-        return
-    different = _different(known, job)
-    if not different:
-        return
-    if all(path.startswith("steps.") for path in different):
-        again = " ".join(f"--from {name}" for name in first_of(job, changed_steps(known, job)))
+    elif different:
+        are_steps = all(path.startswith("steps.") for path in different)
+        again = first_of(job, changed_steps(known, job)) if are_steps else None
+        ways = _ways_of_a_program(job) if job.input == "-" else _ways_of_a_file(again)
         raise UsageError(
-            f"An earlier run in {job.state} had other steps; what differs: {', '.join(different)}. Nothing was sent. Give the "
-            f"same steps to go on with it, engine retry RUN {again} to run what changed and what needs it again for all "
-            "rows, or --fresh to start over (the earlier results are moved aside)."
+            f"An earlier run in {job.state} {'had other steps' if are_steps else 'was another job'}; what differs: "
+            f"{', '.join(different)}. Nothing was sent. Give the same {'steps' if are_steps else 'settings'} to go on with it, "
+            f"{ways}"
         )
-    raise UsageError(
-        f"An earlier run in {job.state} was another job; what differs: {', '.join(different)}. Nothing was sent. "
-        "Give the same settings to go on with it, --fresh to start over (the earlier results are moved aside), "
-        "or correct a setting for the failed rows only with: engine retry RUN --set NAME=VALUE"
+
+
+def differences(job: Job, store: Store) -> list[str]:
+    """The settings, as dotted names, that make the job another than the store's; none for a new store."""
+    known = store.identity()
+    return [] if known is None else _different(known, job)
+
+
+def _ways_of_a_file(again: list[str] | None) -> str:
+    """``again``: the steps to begin again from, where nothing but steps differs."""
+    if again is not None:
+        return (
+            f"engine retry RUN {' '.join(f'--from {name}' for name in again)} to run what changed and what needs it again for "
+            "all rows, or --fresh to start over (the earlier results are moved aside)."
+        )
+    return (
+        "--fresh to start over (the earlier results are moved aside), or correct a setting for the failed rows only with: "
+        "engine retry RUN --set NAME=VALUE"
+    )
+
+
+def _ways_of_a_program(job: Job) -> str:
+    """Where only the caller can give the rows once more."""
+    what = "what changed and what needs it" if job.steps else "all rows"
+    return (
+        f"--on-change redo to run {what} again, --retry-failed to run the failed rows only as they are told now, or --fresh to "
+        "start over (the earlier results are moved aside)."
     )
 
 

@@ -20,6 +20,7 @@ from engine.coordinator.ended import Ended
 from engine.coordinator.feed import Chunk, Feed
 from engine.coordinator.health import HealthNotes
 from engine.coordinator.leasing import Leasing
+from engine.coordinator.poison import Poison
 from engine.coordinator.stepbook import StepBook
 from engine.coordinator.stops import Stops
 from engine.coordinator.supervise import Child, Supervisor
@@ -44,6 +45,7 @@ from engine.wire.messages import (
     Refuse,
     Released,
     Terms,
+    Trying,
     Tune,
     UseLimiter,
     Want,
@@ -108,6 +110,7 @@ class Session:
             on_change=self._check_over,
             find_steps=self._steps.find,
         )
+        self._poison = Poison(job, answers, commits=self._commits, steps=self._steps)
         self._stops = Stops(job, self._loop.time())
         self._health = HealthNotes(names, note)
         # The gate keeps a wrong key or address from many rows at once; where rows name their hosts there is nothing to try.
@@ -217,6 +220,9 @@ class Session:
         elif isinstance(message, Drained):
             child.drained = True
             self._check_over()
+        elif isinstance(message, Trying):
+            if self._ledger.held(child.key, message.lease, message.row) is not None:
+                self._poison.tried(message.row, message.steps)
         elif isinstance(message, Event):
             self._stops.unreachable(message.message, self._loop.time(), message.endpoint)
 
@@ -309,14 +315,7 @@ class Session:
         self.metrics.in_doubt(at_risk)
         again = f"; {at_risk} rows that it held are leased again and {MAY_COST_TWICE}"
         self.note(how + again if at_risk else how)
-        kind = ErrorKind.POISON
-        poisoned = [
-            FailedRow(
-                row.row, row.digest, row.payload, kind, f"in flight at {row.deaths} worker deaths", True
-            )
-            for row in lost.poisoned
-        ]
-        self._commits.failed(poisoned, in_doubt=at_risk)
+        self._poison.lost(lost, was_silent=child.was_silent)
         child.want = 0
         self._leasing.serve()
         self._check_over()
@@ -378,7 +377,7 @@ class Session:
 
     def _check_over(self) -> None:
         """Is there anything left to wait for?"""
-        if self._over.is_set() or self._commits.backlog:
+        if self._over.is_set() or self._commits.backlog or self._poison.open:
             return
         if self._stopping:
             if all(

@@ -2,7 +2,7 @@
 
 Rules of this file:
 1. A step that has ended is taken only from the worker that holds its row; what it came to is committed at the latest
-   together with the row's outcome.
+   together with the row's outcome. What is told twice under one lease is counted once.
 2. What was finished before travels with the lease of its row: it is looked up only where there can be anything, and
    never joined to a row whose bytes have changed since.
 """
@@ -51,9 +51,12 @@ class StepBook:
                 line.tokens_in,
                 line.tokens_out,
                 held.digest,
+                line.calls,
+                line.latency_ms,
+                line.model,
             )
             for held, line in lines
-            if held is not None and 0 <= line.step < len(numbers)
+            if held is not None and 0 <= line.step < len(numbers) and _is_news(held, line.step)
         ]
 
     def find(self, rows: list[LedgerRow], then: Then) -> None:
@@ -80,7 +83,17 @@ class StepBook:
         then(
             [
                 StepLine(
-                    one.row, 0, places[one.step], True, one.data, one.attempts, one.tokens_in, one.tokens_out
+                    one.row,
+                    0,
+                    places[one.step],
+                    True,
+                    one.data,
+                    one.attempts,
+                    one.tokens_in,
+                    one.tokens_out,
+                    one.calls,
+                    one.latency_ms,
+                    one.model,
                 )
                 for one in found
             ]
@@ -92,3 +105,11 @@ class StepBook:
             self._on_failure(error)
         elif isinstance(error, Exception):
             self._on_failure(InternalFault("looking up finished steps", error))
+
+
+def _is_news(row: LedgerRow, step: int) -> bool:
+    """Whether it is told of this step for the first time under the row's lease."""
+    bit = 1 << step
+    is_news = not row.told & bit
+    row.told |= bit
+    return is_news

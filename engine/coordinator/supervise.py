@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import GATE, Job
+from engine.coordinator.blame import who_may_hold
 from engine.coordinator.limiting import Limiting
 from engine.core.errors import ExitCode, UsageError
 from engine.credentials import Auth
@@ -56,6 +57,7 @@ class Child:
     sleeping: int = 0
     starved_s: float = 0.0
     drained: bool = False
+    was_silent: bool = False  # it was killed because it said nothing
 
 
 class Supervisor:
@@ -141,10 +143,13 @@ class Supervisor:
                 self._bury(child, now)
                 continue
             elif now - child.heard > (SILENT_S if child.peer else START_MAX_S):
+                holds = who_may_hold(self._job) if child.peer else ""
                 self._note(
                     f"worker {child.slot} has been silent for {now - child.heard:.0f} s; it is replaced"
+                    + (f". {holds}" if holds else "")
                 )
                 child.process.kill()
+                child.was_silent = True
                 child.heard = now  # it is buried at a later tick; until then it is not killed again
             self._pass_on(child)
 
@@ -167,7 +172,7 @@ class Supervisor:
         child.peer = b""
         child.want = child.busy = child.waiting = child.sleeping = 0
         child.starved_s = 0.0
-        child.drained = False
+        child.drained = child.was_silent = False
         child.started = child.heard = now
         settings = WorkerSettings(
             job=self._job,

@@ -83,6 +83,11 @@ class Progress:
         self.spared = self.failed = self.running = 0
 
     @property
+    def under_way(self) -> list[int]:
+        """The steps that run."""
+        return [at for at in range(len(self.shape.links)) if self.running >> at & 1]
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing runs and nothing is left to begin. To be asked after ``ready`` gave nothing."""
         return not self.running and self._settled == self.shape.all

@@ -33,7 +33,8 @@ class StepRow(NamedTuple):
     """One step of a row that has ended, in a job of several. ``step``: its number in the store.
 
     ``digest`` is as in ``OutcomeRow``: a row whose bytes are others has not been through this step.
-    ``data`` is JSON in UTF-8: its columns, or of one that failed what is known of it.
+    ``data`` is JSON in UTF-8: its columns, or of one that failed what is known of it. The figures after ``digest`` are
+    for the row's own record, which is made anew when the row is run again.
     """
 
     row: int
@@ -44,6 +45,9 @@ class StepRow(NamedTuple):
     tokens_in: int
     tokens_out: int
     digest: int  # of the input row's bytes
+    calls: int = 0  # of its function; they are no requests
+    latency_ms: float = 0.0  # of the last attempt
+    model: str = ""  # that answered, as the endpoint named it
 
 
 class Commit(NamedTuple):

@@ -35,6 +35,7 @@ class Lease(NamedTuple):
     id: int
     worker: int
     rows: list[LedgerRow]
+    is_trial: bool = False  # they are suspects
 
 
 class Lost(NamedTuple):
@@ -192,6 +193,7 @@ class Ledger:
                 continue
             for row in given:
                 advance(row, RowEvent.RELEASE)
+                row.told = 0
                 del held[row.row]
             holding.rows -= len(given)
             back += given
@@ -215,6 +217,7 @@ class Ledger:
         back: list[LedgerRow] = []
         for row in [row for held in holding.leases.values() for row in held.values()]:
             row.deaths += 1
+            row.told = 0
             if holding.rows == 1 and row.deaths >= self._poison_deaths:
                 advance(row, RowEvent.CONDEMN)
                 poisoned.append(row)
@@ -250,7 +253,7 @@ class Ledger:
         self._trying += 1
         lease = self._hand_out(worker, self._suspects, group, bytes_max)
         self._holdings[worker].suspects = True
-        return lease
+        return lease._replace(is_trial=True)
 
     def _hand_out(self, worker: int, queue: deque[LedgerRow], rows_max: int, bytes_max: int) -> Lease:
         lease = self._next_lease

@@ -47,9 +47,9 @@ class IllegalEvent(EngineError):
 
 
 class LedgerRow:
-    """One open row. ``deaths``: worker deaths it was held at."""
+    """One open row. ``deaths``: worker deaths it was held at. ``told``: the bits of the steps that its worker has told of."""
 
-    __slots__ = ("deaths", "digest", "line", "payload", "row", "state")
+    __slots__ = ("deaths", "digest", "line", "payload", "row", "state", "told")
 
     def __init__(self, row: int, line: int, payload: bytes, digest: int, deaths: int = 0) -> None:
         self.row = row
@@ -57,6 +57,7 @@ class LedgerRow:
         self.payload = payload
         self.digest = digest
         self.deaths = deaths
+        self.told = 0
         self.state = RowState.WAITING
 
     def __repr__(self) -> str:

@@ -25,6 +25,7 @@ TRACE_CHARS_MAX: Final = 20_000
 MESSAGE_CHARS_MAX: Final = 2_000
 _OURS: Final = "engine.worker."  # modules whose frames are not the user's
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+_NESTED: Final = frozenset((list, dict))  # of what a row holds, what can be changed where it is
 NO_CALL: Final = Sending("", "", (), None)  # nothing is sent
 
 
@@ -62,6 +63,25 @@ class Call:
     def start(self, row: RowValues) -> Called:
         """The row's arguments."""
         return Called(self.into, row)
+
+
+def own_copy(row: RowValues) -> dict[str, Any]:
+    """The row for a function to do with as it likes: no list and no dict in it is anybody else's.
+
+    A row without any costs a third of a microsecond more than ``dict(row)``. Its nesting is bounded where it is decoded.
+    """
+    copy = dict(row)
+    if not _NESTED.isdisjoint(map(type, copy.values())):
+        for name, value in copy.items():
+            copy[name] = _own(value)
+    return copy
+
+
+def _own(value: Any) -> Any:
+    kind = type(value)
+    if kind is list:
+        return value.copy() if _NESTED.isdisjoint(map(type, value)) else [_own(one) for one in value]
+    return own_copy(value) if kind is dict else value
 
 
 def checked(value: Any, bytes_max: int) -> Reply | Failure:

@@ -5,7 +5,7 @@ Rules of this file:
 2. Values are always bound, never written into a statement.
 """
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x656E6731  # marks the file as ours
 COLUMNS = 11  # of an outcome
 
@@ -17,6 +17,11 @@ CREATE TABLE step (
     tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE TABLE step_name (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+"""
+_FIGURES_OF_STEPS = """
+ALTER TABLE step ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE step ADD COLUMN latency_ms REAL NOT NULL DEFAULT 0.0;
+ALTER TABLE step ADD COLUMN model TEXT NOT NULL DEFAULT '';
 """
 SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -38,6 +43,7 @@ CREATE TABLE run (
 );
 INSERT INTO run VALUES (1, NULL, NULL, 0, 0);
 {_STEPS}
+{_FIGURES_OF_STEPS}
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -48,14 +54,16 @@ COMMIT;
 MIGRATIONS = {
     1: "BEGIN IMMEDIATE; ALTER TABLE outcome ADD COLUMN sent_s REAL; PRAGMA user_version = 2; COMMIT;",
     2: f"BEGIN IMMEDIATE; {_STEPS} PRAGMA user_version = 3; COMMIT;",
+    3: f"BEGIN IMMEDIATE; {_FIGURES_OF_STEPS} PRAGMA user_version = 4; COMMIT;",
 }
 
 # Steps of a row that have ended lie together: a place is the row's number and the step's. A step's number is its name's
 # for as long as the store lives, wherever in the job it stands.
 STEP_NUMBERS = 4096
-PUT_STEP = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_STEP = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 STEPS_BETWEEN = """
-SELECT place, ok, digest, attempts, tokens_in, tokens_out, crc, CAST(data AS BLOB) FROM step
+SELECT place, ok, digest, attempts, tokens_in, tokens_out, crc, CAST(data AS BLOB), calls, latency_ms, model
+FROM step
 WHERE place >= ? AND place < ? ORDER BY place
 """
 

@@ -48,8 +48,9 @@ def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
                     tokens_out,
                     _step_checksum(row, step, ok, digest, data),
                     data,
+                    *figures,
                 )
-                for row, step, ok, data, attempts, tokens_in, tokens_out, digest in steps
+                for row, step, ok, data, attempts, tokens_in, tokens_out, digest, *figures in steps
             ],
         )
         # Counted with the step, and not once more with its row: a step that is done serves its row several times.
@@ -63,14 +64,15 @@ def write_steps(writer: sqlite3.Connection, steps: list[StepRow]) -> None:
 def read_steps(reader: sqlite3.Connection, first: int, last: int, folder: Path) -> Iterator[StepRow]:
     """The steps that have ended of the rows from ``first`` to ``last``. Raises StoreFailure for one that is damaged."""
     values = (first * STEP_NUMBERS, (last + 1) * STEP_NUMBERS)
-    for place, ok, digest, attempts, tokens_in, tokens_out, crc, data in reader.execute(
+    for place, ok, digest, attempts, tokens_in, tokens_out, crc, data, *figures in reader.execute(
         STEPS_BETWEEN, values
     ):
         row, step = divmod(place, STEP_NUMBERS)
         numbers = (attempts, tokens_in, tokens_out, digest)
-        if set(map(type, numbers)) != {int} or _step_checksum(row, step, ok == 1, digest, data or b"") != crc:
+        whole = set(map(type, numbers)) == {int} and [type(figure) for figure in figures] == [int, float, str]
+        if not whole or _step_checksum(row, step, ok == 1, digest, data or b"") != crc:
             raise damaged(f"a step of row {row} is not what was written", folder)
-        yield StepRow(row, step, ok == 1, data, *numbers)
+        yield StepRow(row, step, ok == 1, data, *numbers, *figures)
 
 
 def _step_checksum(row: int, step: int, ok: bool, digest: int, data: bytes) -> int:

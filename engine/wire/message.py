@@ -6,7 +6,7 @@ Rules of this file:
 
 import msgspec
 
-VERSION = 8
+VERSION = 10
 
 
 class BadFrame(ValueError):

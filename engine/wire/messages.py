@@ -110,6 +110,9 @@ class StepLine(NamedTuple):
     attempts: int
     tokens_in: int
     tokens_out: int
+    calls: int = 0  # of its function, which are no attempts
+    latency_ms: float = 0.0  # of the last one
+    model: str = ""
 
 
 class Hello(Message, frozen=True):
@@ -142,6 +145,9 @@ class Lease(Message, frozen=True):
     lease: int
     rows: list[RowLine]
     done: Sequence[StepLine] = ()  # what was finished of them before, in a job of several steps
+    is_trial: bool = (
+        False  # workers died with these rows: nothing is begun of them that was not told before (``Trying``)
+    )
 
 
 class Finished(Message, frozen=True):
@@ -202,6 +208,14 @@ class Tune(Message, frozen=True):
 
     in_flight: int
     terms: list[Terms]
+
+
+class Trying(Message, frozen=True):
+    """Worker to coordinator: of a row on trial, the steps (their places in the job) that are under way from now on."""
+
+    row: int
+    lease: int
+    steps: list[int]
 
 
 class Drain(Message, frozen=True):
@@ -274,6 +288,7 @@ TAGS: dict[int, type[Message]] = {
     15: Controlled,
     16: UseLimiter,
     17: Finished,
+    18: Trying,
     20: Join,
     21: Joined,
     22: Need,

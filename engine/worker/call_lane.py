@@ -19,7 +19,7 @@ from engine.config import Job
 from engine.core.errors import Health
 from engine.core.model import Failure, Reply
 from engine.handover import LimiterAddress, WorkerSettings
-from engine.steps.call import Called
+from engine.steps.call import Called, own_copy
 from engine.wire.messages import Tally, Terms
 from engine.worker.execute import Executor, RowRun
 from engine.worker.functions import Functions
@@ -149,8 +149,8 @@ class CallLane:
         run.sent_s = monotonic()
         asking = run.asking
         assert isinstance(asking, Called)
-        # A copy, so that what a function does to its row is not there when it is called again.
-        self._functions.start(dict(asking.arguments), partial(self._landed, run))
+        # A copy, so that what a function does to its row is not there when it is called again, nor in what follows.
+        self._functions.start(own_copy(asking.arguments), partial(self._landed, run))
 
     def _landed(self, run: RowRun, result: Reply | Failure) -> None:
         now = monotonic()

@@ -4,6 +4,8 @@ Rules of this file:
 1. What was begun is finished first: later steps go before earlier ones, all of them before fresh rows. Where calls wait
    for a step that is full or out of permits, no further rows are begun.
 2. A row is given back only when nothing of it runs; what it has finished is told before that.
+3. Of a row that workers died with, what has ended and what is begun next is told first, and is on its way before anything
+   of it is begun: should this worker die, too, it is known of what, and what was finished is kept.
 """
 
 import random
@@ -17,7 +19,7 @@ from engine.core.errors import POLICY
 from engine.core.model import Failure
 from engine.credentials import Auth, all_secrets
 from engine.handover import WorkerSettings
-from engine.wire.messages import Finished, Lease, Message, OutcomeLine, Released, RowLine, StepLine
+from engine.wire.messages import Finished, Lease, Message, OutcomeLine, Released, RowLine, StepLine, Trying
 from engine.worker.call_lane import CallLane
 from engine.worker.chains import Chains, StepExecutor
 from engine.worker.execute import End, Later, RowRun, StepEnd
@@ -28,6 +30,8 @@ from engine.worker.loop import STOPPERS, Worker
 
 # So many bytes of results are told at once: a message has a cap, and a death would cost them.
 TELL_BYTES: Final = 8 * 1024 * 1024
+# Of a row on trial nothing is begun sooner than so long after it was told: what is sent leaves by a thread of the socket's own.
+TRIAL_S: Final = 0.1
 
 
 class ChainWorker(Worker):
@@ -43,6 +47,8 @@ class ChainWorker(Worker):
         self._will_pump = False
         self._untold_bytes = 0  # of outcomes
         self._done: dict[int, list[StepLine]] = {}  # of fresh rows, what was finished before
+        self._is_trial = False  # the rows that are here are such that workers died with
+        self._told_until = 0.0  # nothing is begun before
         self._backwards = range(len(self._lanes) - 1, -1, -1)
         waits = self._chains.chain.shape.waits
         # The steps that a row begins with.
@@ -79,6 +85,7 @@ class ChainWorker(Worker):
     def _leased(self, message: Lease) -> None:
         for step in message.done:
             self._done.setdefault(step.row, []).append(step)
+        self._is_trial = message.is_trial  # such rows are here without others
         super()._leased(message)
 
     def pump(self) -> None:
@@ -102,6 +109,10 @@ class ChainWorker(Worker):
             self._want()
 
     def _next(self) -> tuple[RowRun, Lane | CallLane] | None:
+        if self._told_until:
+            if self._loop.time() < self._told_until:
+                return None
+            self._told_until = 0.0
         for place in self._backwards:
             waiting = self._waiting[place]
             if waiting and self._lanes[place].has_room():
@@ -130,8 +141,18 @@ class ChainWorker(Worker):
         if outcome is not None:
             self._outcomes.append(outcome)
             self._untold_bytes += len(outcome.record)
+        if self._is_trial:
+            self._tell_all()
         if self._untold_bytes + self._chains.line_bytes > TELL_BYTES:
             self._flush(self._loop.time())
+
+    def _tell_all(self) -> None:
+        """See rule 3."""
+        now = self._loop.time()
+        self._flush(now)
+        for chain in self._chains.open.values():
+            self._link.send(Trying(row=chain.row, lease=chain.lease, steps=chain.progress.under_way))
+        self._told_until = now + TRIAL_S
 
     def _engage_step(self, run: RowRun, lane: Lane | CallLane) -> bool:
         """Whether the call was engaged; if not, its step has ended."""

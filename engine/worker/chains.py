@@ -32,10 +32,12 @@ class RowChain:
 
     __slots__ = (
         "failures",
+        "last_ms",
         "latency_ms",
         "lease",
         "lined",
         "model",
+        "model_of",
         "payload",
         "progress",
         "results",
@@ -57,17 +59,32 @@ class RowChain:
         self.failures: dict[int, Failure] = {}
         self.sent = self.tokens_in = self.tokens_out = 0  # on this row, ever
         self.lined = (0, 0, 0)  # of these, what steps were told with: it is counted with them
-        self.latency_ms = self.sent_s = 0.0
-        self.model = ""
+        self.latency_ms = 0.0  # of each step's last call, added up
+        self.sent_s = self.last_ms = 0.0  # of the call that was sent last in this run
+        self.model = ""  # of the last step, in the job's order, that a model answered
+        self.model_of = -1  # which step that is
 
     def count(self, run: RowRun) -> None:
         """Add up what a step took."""
-        self.sent += run.sent
-        self.tokens_in += run.tokens_in
-        self.tokens_out += run.tokens_out
+        self._add(run.lane, run.sent, run.tokens_in, run.tokens_out, run.latency_ms, run.model)
         if run.sent_s >= self.sent_s:
-            self.sent_s, self.latency_ms = run.sent_s, run.latency_ms
-        self.model = run.model or self.model
+            self.sent_s, self.last_ms = run.sent_s, run.latency_ms
+
+    def count_earlier(self, done: StepLine) -> None:
+        """Add up what a step took that was finished before: the row's figures are the same as without an interruption."""
+        sent = done.attempts + done.calls
+        self._add(done.step, sent, done.tokens_in, done.tokens_out, done.latency_ms, done.model)
+        self.lined = (self.sent, self.tokens_in, self.tokens_out)
+
+    def _add(
+        self, step: int, sent: int, tokens_in: int, tokens_out: int, latency_ms: float, model: str
+    ) -> None:
+        self.sent += sent
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out
+        self.latency_ms += latency_ms
+        if model and step > self.model_of:
+            self.model, self.model_of = model, step
 
 
 class StepExecutor(Executor):
@@ -138,10 +155,7 @@ class Chains:
             assert isinstance(fields, dict)  # it was committed as such, and is under a checksum
             chain.results[step.step] = fields
             chain.progress.finish(step.step)
-            chain.sent += step.attempts
-            chain.tokens_in += step.tokens_in
-            chain.tokens_out += step.tokens_out
-        chain.lined = (chain.sent, chain.tokens_in, chain.tokens_out)
+            chain.count_earlier(step)
         self.open[row] = chain
         return self._go_on(chain)
 
@@ -237,11 +251,23 @@ class Chains:
 
     def _tell(self, chain: RowChain, run: RowRun, ok: bool, data: bytes) -> None:
         # A function's calls are no requests: they count for the row's own record alone.
-        requests = 0 if self.chain.stages[run.lane].is_call else run.sent
+        requests, calls = (0, run.sent) if self.chain.stages[run.lane].is_call else (run.sent, 0)
         sent, tokens_in, tokens_out = chain.lined
         chain.lined = (sent + run.sent, tokens_in + run.tokens_in, tokens_out + run.tokens_out)
         self.lines.append(
-            StepLine(chain.row, chain.lease, run.lane, ok, data, requests, run.tokens_in, run.tokens_out)
+            StepLine(
+                chain.row,
+                chain.lease,
+                run.lane,
+                ok,
+                data,
+                requests,
+                run.tokens_in,
+                run.tokens_out,
+                calls,
+                run.latency_ms,
+                run.model,
+            )
         )
         self.line_bytes += len(data)
 
@@ -265,7 +291,7 @@ class Chains:
         sent, tokens_in, tokens_out = chain.lined
         requests = 0 if self._is_one_call else chain.sent - sent
         return OutcomeLine(
-            chain.row, chain.lease, failure is None, kind, record, requests, chain.latency_ms, chain.tokens_in - tokens_in,
+            chain.row, chain.lease, failure is None, kind, record, requests, chain.last_ms, chain.tokens_in - tokens_in,
             chain.tokens_out - tokens_out, chain.sent_s, min(chain.failures, default=0),
         )  # fmt: skip
 

@@ -137,6 +137,7 @@ class Executor:
         """``secrets`` are masked in whatever a server said about a failure. ``provider``: None where nothing is sent."""
         self._secrets = secrets
         self._step = make_step(job.step.kind, job.step, job.target, provider)
+        self._tries = "requests" if job.step.kind != "call" else "calls"
         self._run_id = run_id
         self.charging = Charging(settles=provider is not None and provider.settles, rates=rates_of(job))
         self._retry = RetryPolicy(job.retries, rng, refusals_count=has_own_origins(job))
@@ -245,7 +246,7 @@ class Executor:
         """As it is told: without secrets, and with what was done about it."""
         message = redact(failure.message, self._secrets)
         if run.attempt:
-            message = f"{message} (given up after {run.sent} requests)"
+            message = f"{message} (given up after {run.sent} {self._tries})"
         return replace(failure, message=message)
 
     def _gave_up(self, run: RowRun, failure: Failure) -> End:

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from pools import ASK, children, provider, texts
 from runs import is_alive, until
 
-from engine import Pool, RowFailed, RunStopped, UsageError, ask
+from engine import Pool, RowFailed, RunStopped, UsageError, ask, enrich
+from engine.mock.spawn import MockProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 
@@ -105,6 +107,75 @@ def test_an_endpoint_that_will_not_serve_stops_the_run() -> None:
         pool = Pool(ASK, texts(100), base_url=mock.base_url, procs=1)
         with pool, pytest.raises(RunStopped, match="The run stopped"):
             pool.run()
+
+
+def revoke_after(mock: MockProcess, count: int) -> threading.Thread:
+    """Refuse the key once so many calls were answered."""
+
+    def revoke() -> None:
+        until(lambda: mock.stats()["ok"] >= count, 30.0)
+        mock.control({"faults": ["401=1"]})
+
+    thread = threading.Thread(target=revoke)
+    thread.start()
+    return thread
+
+
+def enriched(base_url: str, **settings: Any) -> Any:
+    frame = pytest.importorskip("pandas").DataFrame({"text": texts(3000)})
+    return enrich(frame, prompt="{{ text }}", model="mock", base_url=base_url, **settings)
+
+
+def of_an_iterator(base_url: str, **settings: Any) -> Any:
+    with Pool(ASK, iter(texts(3000)), base_url=base_url, **settings) as pool:
+        return pool.run()
+
+
+@pytest.mark.parametrize("begin", [enriched, of_an_iterator])
+def test_what_was_paid_for_before_a_run_stopped_comes_with_the_exception(begin: Callable[..., Any]) -> None:
+    with provider("50ms") as mock:
+        thread = revoke_after(mock, 200)
+        with pytest.raises(RunStopped, match=r"in \.results of this exception; with state=") as caught:
+            begin(mock.base_url, procs=1, max_flows=20)
+        thread.join()
+        done = [result for result in caught.value.results if result.ok]
+        assert 200 <= len(done) == mock.stats()["ok"]
+    assert [
+        result.row if isinstance(result.row, str) else result.row["text"] for result in done[:5]
+    ] == texts(5)
+
+
+def test_a_pool_in_hand_goes_on_after_its_run_stopped_and_says_so() -> None:
+    with provider("50ms") as mock:
+        thread = revoke_after(mock, 100)
+        with Pool(ASK, texts(600), base_url=mock.base_url, procs=1, max_flows=20) as pool:
+            with pytest.raises(RunStopped, match="run\\(\\) of this pool goes on"):
+                pool.run()
+            thread.join()
+            mock.control({"faults": []})
+            assert len(pool.run()) == 600
+            assert mock.stats()["ok"] == 600
+
+
+def test_the_rows_that_were_done_come_with_the_first_failure() -> None:
+    with provider("20ms", "400,match=row 70 ") as mock:
+        with pytest.raises(RowFailed) as caught:
+            of_an_iterator(mock.base_url, procs=1, max_flows=20, on_error="raise")
+        assert len([result for result in caught.value.results if result.ok]) == mock.stats()["ok"] >= 50
+
+
+def test_what_came_before_a_generator_raised_is_with_what_it_raised() -> None:
+    def rows() -> Iterator[str]:
+        yield from texts(200)
+        until(lambda: pool.status["completed"], 20.0)
+        raise ZeroDivisionError("no more rows")
+
+    pool = Pool(ASK, rows(), provider="mock", base_url="mock:latency=5ms", procs=1)
+    with pool, pytest.raises(ZeroDivisionError) as caught:
+        pool.run()
+    count = pool.status["completed"]
+    assert count and len(caught.value.results) == count  # type: ignore[attr-defined]
+    assert f"{count} results had come by then" in caught.value.__notes__[0]
 
 
 def test_a_cancelled_stream_drains_its_run() -> None:

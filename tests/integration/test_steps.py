@@ -267,6 +267,84 @@ def test_an_interrupt_keeps_the_steps_that_were_finished(tmp_path: Path) -> None
     assert sum(log.values()) == 600 and max(log.values()) == 1, "a drain lets calls end, and loses none"
 
 
+WAITS = """
+import asyncio, os
+
+
+async def waits(row):
+    while not os.path.exists("gate"):
+        await asyncio.sleep(0.05)
+    return row["id"]
+"""
+
+
+def test_figures_in_the_output_are_the_same_with_and_without_an_interruption(tmp_path: Path) -> None:
+    steps = """
+    [[steps]]
+    name = "shaped"
+    function = "own_functions:shaped"
+    [[steps]]
+    name = "first"
+    model = "small"
+    prompt = "first of {{ shaped }}"
+    [[steps]]
+    name = "second"
+    model = "large"
+    prompt = "second of {{ first }}"
+    [[steps]]
+    name = "last"
+    function = "own_functions:waits"
+    """
+    source = f"{WAITS}\n\nasync def shaped(row):\n    return row['text'].upper()\n"
+    folders = (tmp_path / "whole", tmp_path / "interrupted")
+    flags = (
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+        "--job",
+        "job.toml",
+        "--meta",
+        "--json",
+        "--no-progress",
+        "--procs",
+        "1",
+    )
+    with MockProcess(MockSettings(latency="150ms")) as mock:
+        for folder in folders:
+            folder.mkdir()
+            (folder / "own_functions.py").write_text(source)
+            write_rows(folder / "in.jsonl", 20)
+            write_job(folder, mock, steps)
+        (folders[0] / "gate").touch()
+        assert run("run", *flags, folder=folders[0]).last_json()["ok"] == 20
+        started = Run(
+            "run", *flags, prefix=("env", "-C", str(folders[1])), environment={"PYTHONPATH": str(ROOT)}
+        )
+        until(lambda: steps_kept(folders[1]) == 60)
+        started.kill()
+        started.wait()
+        (folders[1] / "gate").touch()
+        again = run("run", *flags, folder=folders[1]).last_json()
+        assert (again["ok"], mock.stats()["requests"]) == (20, 80)
+    whole, interrupted = (read_rows(folder / "out.jsonl") for folder in folders)
+    for record in (*whole, *interrupted):
+        assert record.pop("_latency_ms") >= 300, "of all its steps together"
+        assert (record["_attempts"], record["_model"]) == (4, "large")
+    assert interrupted == whole
+
+
+def steps_kept(folder: Path) -> int:
+    """How many steps the store of a run holds by now."""
+    path = folder / "out.jsonl.run" / "store.db"
+    if not path.exists():
+        return 0
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        try:
+            return int(connection.execute("SELECT count(*) FROM step").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # its tables are being made
+
+
 def test_a_changed_step_is_run_again_with_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", 50)
     with MockProcess(MockSettings(latency="10ms", log=True, row_key="prompt")) as mock:

@@ -4,6 +4,7 @@ Rules of this file:
 1. The endpoints' own record of what arrived and the disk are the witnesses, never the engine's figures.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,6 +47,18 @@ class Checks:
             self.trouble.append(f"the run stopped: {ended.reason}")
         if isinstance(ended.error, StoreFailure):
             return
+        # A second interrupt waits for nothing, not even for a lease that is on its way.
+        may_be_cut = sum(word == "interrupt" for _, word in world.shape.words) > 1
+        nobodys = sorted(
+            {
+                row
+                for lease, rows in world.disk.leases.items()
+                for row in rows
+                if lease not in world.network.leases
+            }
+        )
+        if not may_be_cut and not set(nobodys) <= world.disk.outcomes.keys():
+            self.trouble.append(f"stopped with rows in doubt that nobody was handed: {nobodys}")
         # What is open on disk is what the run says may be billed twice: the rest was given back, or never leased.
         if len(world.disk.open_rows()) != ended.in_doubt:
             self.trouble.append(
@@ -61,11 +74,9 @@ class Checks:
         allowed = {ErrorKind.POISON.value} if killed >= POISON_DEATHS else set()
         if shape.is_refused:
             allowed.add(ErrorKind.UNAUTHORISED)
-        full: dict[str, int] = {}
+        full: Counter[str] = Counter()
         for server in world.servers.values():
-            for text, count in server.full.items():
-                full[text] = full.get(text, 0) + count
-        repeated = sum(full.values()) - len(full)
+            full.update(server.full)
         found = {
             "trouble": self.trouble,
             "lost": [row for row in rows if row not in outcomes],
@@ -79,11 +90,19 @@ class Checks:
             "another row's answer": [
                 row
                 for row, (ok, _, record) in outcomes.items()
-                if ok and msgspec.json.decode(record)["response"] != f"answer to row {row}"
+                if ok and not self.is_own(row, msgspec.json.decode(record))
             ],
-            "repeated beyond doubt": max(0, repeated - world.disk.in_doubt),
+            "repeated beyond doubt": max(0, self.repeated(full) - world.disk.in_doubt),
             "windows over the limit": sum(
                 server.windows_over(shape.period_s - shape.late_s) for server in world.servers.values()
             ),
         }
         return {name: value for name, value in found.items() if value}
+
+    def is_own(self, row: int, record: dict[str, Any]) -> bool:
+        """Whether what a row that is ok came to is its own."""
+        return bool(record["response"] == f"answer to row {row}")
+
+    def repeated(self, full: Counter[str]) -> int:
+        """How many rows must have been in doubt for so many whole answers to each prompt."""
+        return sum(full.values()) - len(full)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.core.commit import Commit
+from engine.core.commit import Commit, StepRow
 from engine.core.errors import EngineError, StoreFailure
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ class Disk:
     """What survives a coordinator."""
 
     outcomes: dict[int, tuple[bool, str, bytes]] = field(default_factory=dict)
+    steps: dict[tuple[int, int], StepRow] = field(default_factory=dict)  # by row and the step's number
     leases: dict[int, set[int]] = field(default_factory=dict)
+    attempts: int = 0
     in_doubt: int = 0
     twice: list[int] = field(default_factory=list)
     acknowledged: set[int] = field(default_factory=set)
@@ -44,6 +46,10 @@ class Disk:
                 if line.row in self.outcomes:
                     self.twice.append(line.row)
                 self.outcomes[line.row] = (line.ok, line.kind, line.record)
+                self.attempts += line.attempts
+            for step in commit.steps:
+                self.steps[step.row, step.step] = step
+                self.attempts += step.attempts
             for lease, rows in commit.released:
                 self.leases[lease] -= set(rows)
             for lease in commit.closed:
@@ -57,6 +63,18 @@ class Disk:
     def is_leased(self, row: int) -> bool:
         """Whether some open lease has this row."""
         return any(row in rows for rows in self.leases.values())
+
+    # --- as store.Store: steps are known by their places ----------------------------------------------------
+
+    def step_numbers(self, names: Sequence[str]) -> list[int]:
+        return list(range(len(names)))
+
+    def has_steps(self) -> bool:
+        return bool(self.steps)
+
+    def steps_of(self, rows: Sequence[int]) -> list[StepRow]:
+        wanted = set(rows)
+        return [step for (row, _), step in sorted(self.steps.items()) if row in wanted]
 
     def recover(self) -> None:
         """As store.Store.recover."""

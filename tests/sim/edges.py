@@ -4,6 +4,7 @@ Rules of this file:
 1. Only edges are replaced: clocks, processes, sockets, threads, and the sending of requests. No decision of the engine's is.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from engine.core.ledger import LedgerRow
 from engine.handover import WorkerSettings, decode_handover
 from engine.limiter.server import LimiterServer, LimiterSettings
 from engine.steps.template import Template
-from engine.worker.loop import Worker
+from engine.worker.fault import EXIT_FAULT
 
 if TYPE_CHECKING:
     from world import World
@@ -74,7 +75,7 @@ class Launcher:
         if module == "engine.worker":
             settings, auth = decode_handover(line, WorkerSettings)
             return world.begin(
-                "worker", lambda: Worker(settings, auth).run(), world.random.uniform(0.05, 0.3)
+                "worker", lambda: world.make_worker(settings, auth).run(), world.random.uniform(0.05, 0.3)
             )
         limiter = replace(msgspec.json.decode(line, type=LimiterSettings), period_s=world.shape.period_s)
         return world.begin("limiter", lambda: LimiterServer(limiter).run(), world.random.uniform(0.02, 0.1))
@@ -91,7 +92,7 @@ def scripted(world: "World") -> Iterator[None]:
     """The engine between this world's edges."""
     here.enter(world)
     with ExitStack() as stack:
-        for place, value in _edges(world):
+        for place, value in (*_edges(world), *world.edges()):
             stack.enter_context(patches.patch(place, value))
         yield
 
@@ -105,6 +106,8 @@ def _edges(world: "World") -> Iterator[tuple[str, Any]]:
 
     def leave(code: int) -> None:
         PROCESS.get(OUTSIDE).code = code
+        if code == EXIT_FAULT:
+            world.checks.trouble.append(f"a worker died of a fault of its own: {sys.exception()!r}")
         raise Gone
 
     yield "engine.coordinator.supervise.LocalLauncher", Launcher

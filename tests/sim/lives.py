@@ -4,18 +4,24 @@ Rules of this file:
 1. A failure names the command that lives the same world again: ``python tests/sim/lives.py SEED KIND``.
 """
 
+import asyncio
 import gc
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # as the tests' own conftest.py has it
     sys.path[1:1] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
-from world import World, simulate
+from edges import scripted
+from shape import shape_of
+from stepworld import StepWorld
+from virtual import OUTSIDE, PROCESS
+from world import World
 
 _MEMORY = Path("/dev/shm")  # the registry's few files, where files cost nothing
 
@@ -29,6 +35,21 @@ def lived(seed: int, kind: str, **changes: Any) -> World:
     finally:
         gc.enable()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def simulate(seed: int, folder: Path, *, kind: str = "wide", **changes: Any) -> World:
+    """One seed's world of this kind, lived to its end. ``changes``: fields of its shape that are otherwise."""
+    shape = replace(shape_of(seed, kind), **changes)
+    world = StepWorld(seed, folder, shape) if shape.steps else World(seed, folder, shape)
+    PROCESS.set(OUTSIDE)
+    with scripted(world):
+        asyncio.set_event_loop(world.loop)
+        try:
+            world.live()
+        finally:
+            asyncio.set_event_loop(None)
+            world.loop.close()
+    return world
 
 
 def replay(seed: int, kind: str, found: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import here
 from virtual import OUTSIDE, PROCESS
 
-from engine.wire.messages import Grant, Message, decode, encode
+from engine.wire.messages import Grant, Lease, Message, decode, encode
 
 if TYPE_CHECKING:
     from world import World
@@ -100,6 +100,7 @@ class Network:
         self.hubs: dict[str, Hub] = {}
         self.queued: dict[str, list[tuple[Spoke, Message]]] = {}
         self.messages = self.lost = self.doubled = 0
+        self.leases: set[int] = set()  # that were handed out, by the coordinator of now
         self._numbers = 0
         self._last_at: dict[tuple[int, int], float] = {}
 
@@ -112,6 +113,8 @@ class Network:
         """One message on its way; see rules 2 and 3 for what may become of it in a storm."""
         frame = encode(message)
         self.messages += 1
+        if isinstance(message, Lease):
+            self.leases.add(message.lease)
         random, shape, is_stormy = self._random, self._world.shape, self._world.is_stormy
         is_limiter = "limiter" in (source.process.role, target.process.role)
         copies = 1

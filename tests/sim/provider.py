@@ -140,7 +140,7 @@ class Fetcher:
         world = self.world
         assert call.body is not None
         text = msgspec.json.decode(call.body)["messages"][0]["content"]
-        world.sending(self.process, int(text.removeprefix("row ")))
+        world.is_asked(self.process, text)
         answered: asyncio.Future[Reply | Failure] = world.loop.create_future()
         mine = contextvars.copy_context()
 

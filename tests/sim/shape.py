@@ -6,7 +6,7 @@ Rules of this file:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from engine.core.errors import ErrorKind
@@ -50,6 +50,17 @@ class Place:
 
 
 @dataclass(frozen=True)
+class StepShape:
+    """One step of several. ``takes``: the earlier steps whose results it names; ``place``: the endpoint that it asks."""
+
+    name: str
+    takes: tuple[str, ...]
+    place: int
+    is_call: bool = False
+    is_for_odd_rows: bool = False
+
+
+@dataclass(frozen=True)
 class Freeze:
     """A process, or every worker, is stopped for a while.
 
@@ -83,6 +94,9 @@ class Shape:
     late_s: float = 0.0  # so old a permit may be when it is used
     doubles: bool = False
     reorders: bool = False
+    steps: tuple[StepShape, ...] = ()  # what each row goes through, if that is more than one
+    part_bytes: int = 0  # more of finished steps does not go into one message; 0: as the engine has it
+    lookup_s: float = 0.0  # what is looked up in the store for a lease takes up to so long
 
     @property
     def is_first_kind(self) -> bool:
@@ -97,9 +111,10 @@ class Shape:
 
     @property
     def is_refused(self) -> bool:
-        """Whether for a while no endpoint takes the key."""
+        """Whether for a while no endpoint takes the key, or not the one that a step needs."""
         illnesses = [one.illness for one in self.places]
-        return all(ill is not None and ill.kind is ErrorKind.UNAUTHORISED for ill in illnesses)
+        enough = any if self.steps else all  # no other place does a step's work
+        return enough(ill is not None and ill.kind is ErrorKind.UNAUTHORISED for ill in illnesses)
 
 
 def _one_endpoint(random: Random) -> Shape:
@@ -200,10 +215,45 @@ def _saturated(random: Random) -> Shape:
     )  # fmt: skip
 
 
+def _steps(random: Random) -> Shape:
+    """Rows go through several steps, side by side and one after the other; some of them are functions."""
+    storm_s = random.choice((2.0, 6.0, 12.0))
+    places = tuple(_station(random, storm_s, "abc"[number]) for number in range(random.choice((1, 2, 3))))
+    steps: list[StepShape] = []
+    for name in "klmno"[: random.choice((2, 3, 4, 5))]:
+        takes = tuple(one.name for one in steps if random.random() < 0.5)
+        place, is_call = random.randrange(len(places)), bool(steps) and random.random() < 0.3
+        steps.append(StepShape(name, takes, place, is_call, random.random() < 0.15))
+    freezes = _freezes(random, storm_s)
+    asking = tuple(replace(places[one.place], name=one.name) for one in steps if not one.is_call)
+    words = _words(random, storm_s, asking)
+    ills = [one.illness.until for one in places if one.illness is not None]
+    return Shape(
+        kind="steps", rows=random.choice((8, 16, 32)), procs=random.choice((1, 2, 3)), period_s=12.0,
+        places=places, storm_s=storm_s, deaths=random.choice((0, 1, 3, 6)), freezes=freezes, words=words, late_s=LATE_S,
+        calm_s=max([storm_s, *ills, *(one.at + one.for_s for one in freezes), *(at for at, _ in words)]),
+        ends_in_s=240.0,
+        is_disk_slow=random.random() < 0.25,
+        disk_rooms=tuple(random.randint(0, 40) for _ in range(random.choice((0, 0, 0, 1, 2)))),
+        doubles=random.random() < 0.25, reorders=random.random() < 0.25,
+        steps=tuple(steps), lookup_s=random.choice((0.0, 0.05, 1.0)), part_bytes=random.choice((0, 0, 150)),
+    )  # fmt: skip
+
+
+def _station(random: Random, storm_s: float, name: str) -> Place:
+    """An endpoint of steps: whatever ails it ends, for nobody does its work meanwhile."""
+    illness = None
+    if random.random() < 0.3:
+        since = random.uniform(0.0, storm_s)
+        illness = Illness(random.choice(ILLNESSES), since, since + random.choice((2.0, 4.0, 8.0)))
+    return Place("", f"http://{name}.example", random.choice((0, 0, 60, 240)), illness=illness)
+
+
 KINDS: dict[str, Callable[[Random], Shape]] = {
     "one endpoint": _one_endpoint,
     "wide": _wide,
     "saturated": _saturated,
+    "steps": _steps,
 }
 
 

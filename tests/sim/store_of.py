@@ -28,6 +28,8 @@ def differences(disk: Disk) -> dict[str, tuple[Any, Any]]:
                 [(row, ok) for row, (ok, _, _) in kept],
             ),
             "records": (list(store.records()), [record for _, (_, _, record) in kept]),
+            "steps": (store.steps_of(range(10_000)), [step for _, step in sorted(disk.steps.items())]),
+            "attempts": (store.counts().attempts, disk.attempts),
             "in doubt": (store.in_doubt_total(), disk.in_doubt),
         }
     return {name: pair for name, pair in compared.items() if pair[0] != pair[1]}

@@ -12,9 +12,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CHUNKS = 16  # what parallel test processes share
 SEEDS = {  # in each chunk
-    "quick": {"one endpoint": 1, "wide": 2, "saturated": 1},
-    "ordinary": {"one endpoint": 1, "wide": 2, "saturated": 1},
-    "nightly": {"one endpoint": 64, "wide": 200, "saturated": 32},
+    "quick": {"one endpoint": 1, "wide": 2, "saturated": 1, "steps": 2},
+    "ordinary": {"one endpoint": 1, "wide": 2, "saturated": 1, "steps": 3},
+    "nightly": {"one endpoint": 64, "wide": 200, "saturated": 32, "steps": 250},
 }
 KEPT_SEEDS = (  # worlds that failed once, each with what it showed
     (89, "one endpoint"),  # a run's first word to its limiter was lost, and it waited for permits for ever
@@ -33,6 +33,15 @@ KEPT_SEEDS = (  # worlds that failed once, each with what it showed
         "saturated",
     ),  # workers that had been stopped for seconds used the permits of before on top of those of now
     (99, "saturated"),  # the same, by the answer to a question from before
+    (
+        1230,
+        "steps",
+    ),  # a limiter was killed whose limits another start had declared, and permits were waited for for ever
+    (
+        30,
+        "steps",
+    ),  # a run was stopped while finished steps were looked up, and rows that nobody had were said to be in doubt
+    (43, "steps"),  # a frame of steps came twice, and their requests were counted twice
 )
 
 
@@ -65,11 +74,15 @@ def test_every_seeds_run_ends_whole_and_under_its_limits(
             stale_outcomes=world.stale,
             calls=len(world.arrivals),
             virtual_s=round(world.lived_s),
+            **({"steps": len(world.disk.steps)} if world.shape.steps else {}),
         )
         if found := world.wrong():
             wrong[seed] = found
     scorecard.add(Promise.P1_NO_LOSS, f"simulated runs, {kind}", seeds, len(wrong), **seen)
+    if kind == "steps":
+        scorecard.add(Promise.P12_STEPS, "simulated runs, steps", seeds, len(wrong), **seen)
     assert seen["calls"] >= 10 * seeds
+    assert kind != "steps" or seen["steps"] >= 10 * seeds
     assert not wrong, "\n".join(replay(seed, kind, found) for seed, found in wrong.items())
 
 
@@ -80,8 +93,9 @@ def test_a_seed_that_failed_once_does_not_fail_again(seed: int, kind: str) -> No
 
 
 def test_the_scripted_disk_keeps_what_the_store_keeps() -> None:
-    for seed in range(6):
-        assert differences(lived(seed, "wide").disk) == {}
+    for kind in ("wide", "steps"):
+        for seed in range(6):
+            assert differences(lived(seed, kind).disk) == {}
 
 
 @pytest.mark.parametrize("seed", [27, 33])

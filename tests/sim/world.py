@@ -11,20 +11,19 @@ Rules of this file:
 
 import asyncio
 import contextvars
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from check import Checks
 from disk import Disk, HastyWriter, Writer
-from edges import Feed, scripted
+from edges import Feed
 from jobs import job
 from network import Hub, Network, Spoke
 from provider import Server
-from shape import EVERY_WORKER, Freeze, Shape, shape_of
-from virtual import OUTSIDE, PROCESS, START_S, Gone, Loop, Process, Stuck
+from shape import EVERY_WORKER, Freeze, Place, Shape
+from virtual import PROCESS, START_S, Gone, Loop, Process, Stuck
 
 from engine.config import Endpoint, Job
 from engine.coordinator.ended import Ended
@@ -34,9 +33,12 @@ from engine.coordinator.supervise import Supervisor, backoff_s
 from engine.core.ledger import Ledger
 from engine.core.model import Target
 from engine.core.quota import Rates
+from engine.credentials import Auth
+from engine.handover import WorkerSettings
 from engine.limiter.registry import Registry
 from engine.observe.metrics import Metrics
 from engine.wire.messages import Control
+from engine.worker.loop import Worker
 
 ZOMBIE_S = (
     0.3  # so long a worker that was taken for dead lives on before the end of its standard input ends it
@@ -51,7 +53,7 @@ class World:
         self.shape = shape
         self.random = Random(seed)
         self.folder = folder
-        self.checks = Checks(self)
+        self.checks = self.make_checks()
         self.loop = Loop(self.checks.trouble.append)
         self.network = Network(self)
         self.disk = Disk()
@@ -64,7 +66,37 @@ class World:
         self.ended: Ended | None = None
         self.starts = self.kills = self.stops = self.freezes = self.stale = 0
         self.session: Session | None = None
-        self.job = _job_of(shape)
+        self.job = self.make_job()
+
+    # --- what another kind of job has otherwise -------------------------------------------------------------
+
+    def make_job(self) -> Job:
+        """What is run."""
+        return _job_of(self.shape)
+
+    def make_checks(self) -> Checks:
+        """What must be true."""
+        return Checks(self)
+
+    def make_worker(self, settings: WorkerSettings, auth: tuple[Auth, ...]) -> Worker:
+        """As ``python -m engine.worker`` does."""
+        return Worker(settings, auth)
+
+    def edges(self) -> Iterator[tuple[str, Any]]:
+        """What else of the engine is replaced."""
+        yield from ()
+
+    def places(self) -> list[Place]:
+        """Where the job asks: of each endpoint, or each step, its name, address and limit."""
+        return list(self.shape.places)
+
+    def session_extras(self) -> dict[str, Any]:
+        """What the session is told of the job's results."""
+        return {"answers": ("response",)}
+
+    def is_asked(self, process: Process, text: str) -> None:
+        """A worker is about to send this prompt."""
+        self.sending(process, int(text.removeprefix("row ")))
 
     @property
     def lived_s(self) -> float:
@@ -142,6 +174,7 @@ class World:
         self.disk.room = rooms[self.starts] if self.starts < len(rooms) else None
         self.starts += 1
         self.disk.recover()
+        self.network.leases.clear()
         for place in self.shape.places:
             self.servers[place.url].limits.append((self.loop.time(), place.rpm))
         self.begin("coordinator", self._coordinate, 0.05)
@@ -151,23 +184,27 @@ class World:
         sockets = self.folder / f"r{me.pid}"
         hub = Hub(sockets / "c", message_bytes_max=10**8)
         registry = Registry(str(self.folder / "l"))
-        rates = [Rates(rpm=place.rpm) for place in self.shape.places]
+        places = self.places()
+        rates = [Rates(rpm=place.rpm) for place in places]
         ledger = Ledger()
         made: list[Session] = []
 
-        def limiting(number: int, session: Session) -> Limiting:
-            origin = self.shape.places[number].url
+        def limiting(origin: str, its: Rates, session: Session) -> Limiting:
             return Limiting(
-                registry.entry(origin, "m", ()), Declared(rates[number], 1.0),
+                registry.entry(origin, "m", ()), Declared(its, 1.0),
                 pid=me.pid, label="sim", origin=origin, model="m", hide=[], backoff_s=backoff_s,
                 note=self.notes.append, on_change=session.tune,
             )  # fmt: skip
 
         def supervisor(session: Session) -> Supervisor:
             made.append(session)
+            # Steps that ask at one place share its quota.
+            of_place = {
+                place.url: limiting(place.url, its, session) for place, its in zip(places, rates, strict=True)
+            }
             return Supervisor(
                 self.job, ((),) * len(rates), "run", sockets, pid=me.pid,
-                limitings=[limiting(number, session) for number in range(len(rates))],
+                limitings=[of_place[place.url] for place in places],
                 on_death=session.worker_died, note=self.notes.append,
             )  # fmt: skip
 
@@ -176,9 +213,9 @@ class World:
         self.session = session = Session(
             self.job, hub=hub, ledger=ledger, writer=writer, supervisor=supervisor,  # type: ignore[arg-type]
             feed=lambda owner: Feed(self, owner),  # type: ignore[arg-type, return-value]
-            metrics=Metrics(0.0, rates, [place.name for place in self.shape.places if place.name]),
-            answers=("response",), note=self.notes.append,
-            on_tick=lambda session, now: self.checks.now_and_then(ledger),
+            metrics=Metrics(0.0, rates, [place.name for place in places if place.name]),
+            note=self.notes.append, on_tick=lambda session, now: self.checks.now_and_then(ledger),
+            **self.session_extras(),
         )  # fmt: skip
         ended = await session.run()
         writer.close()
@@ -202,7 +239,7 @@ class World:
         what, _, value = words.removeprefix("set ").rpartition("=")
         name, _, limit = what.rpartition(".")
         if limit == "rpm":
-            url = next(place.url for place in self.shape.places if place.name == name)
+            url = next(place.url for place in self.places() if place.name == name)
             self.servers[url].limits.append((self.loop.time(), int(value)))
 
     def sending(self, process: Process, row: int) -> None:
@@ -257,17 +294,3 @@ def _job_of(shape: Shape) -> Job:
         for place, target in zip(shape.places, targets, strict=True)
     )
     return job(target=targets[0], endpoints=endpoints, **settings)
-
-
-def simulate(seed: int, folder: Path, *, kind: str = "wide", **changes: Any) -> World:
-    """One seed's world of this kind, lived to its end. ``changes``: fields of its shape that are otherwise."""
-    world = World(seed, folder, replace(shape_of(seed, kind), **changes))
-    PROCESS.set(OUTSIDE)
-    with scripted(world):
-        asyncio.set_event_loop(world.loop)
-        try:
-            world.live()
-        finally:
-            asyncio.set_event_loop(None)
-            world.loop.close()
-    return world

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -58,12 +58,13 @@ class Told:
     leftovers: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # of the run that finished
     said: str = ""  # by it, where it did not end well
+    doubt_max: Mapping[str, int] = field(default_factory=lambda: DOUBT_MAX)
 
     @property
     def wrong(self) -> dict[str, Any]:
         """Everything that should not be; {} is a pass."""
         found = self.history.faults(acknowledged=self.acknowledged)
-        doubt_max = sum(DOUBT_MAX[who] * deaths for who, deaths in self.kills.items())
+        doubt_max = sum(self.doubt_max[who] * deaths for who, deaths in self.kills.items())
         more = {
             "exit code": f"{self.exit_code}: {self.said}" if self.exit_code else "",
             "attempts_beyond_requests": self.history.attempts_beyond_requests(),
@@ -85,12 +86,14 @@ class Told:
         kinds = {
             Promise.P4_TOLD: told, Promise.P5_LIMITS: {"windows"}, Promise.P6_ENDS: ends, Promise.P11_ORDER: {"out_of_order"},
         }  # fmt: skip
+        kinds |= history.more_kinds
         kinds[Promise.P1_NO_LOSS] = wrong.keys() - set().union(*kinds.values())
         figures: dict[Promise, dict[str, int]] = {
             Promise.P1_NO_LOSS: {"deaths": deaths},
             Promise.P4_TOLD: {"repeated": history.repeated(), "in_doubt": history.in_doubt},
             Promise.P5_LIMITS: {"windows": len(WINDOWS_S) * len(history.log)},
             Promise.P6_ENDS: {"starts": self.starts},
+            Promise.P12_STEPS: {"deaths": deaths, **history.more_figures()},
         }
         if len(history.log) < 1.2 * _most(WINDOWS_S[0]):
             del kinds[Promise.P5_LIMITS]  # so few requests would never show it
@@ -106,14 +109,12 @@ class Campaign:
     ) -> None:
         self._limiters = limiters
         self.output = folder / "out.jsonl"
-        source = write_rows(folder / "in.jsonl", rows)
-        self._prompts = [json.loads(line)["text"] for line in source.read_text().splitlines()]
+        self._source = write_rows(folder / "in.jsonl", rows)
+        self._prompts = [json.loads(line)["text"] for line in self._source.read_text().splitlines()]
         self.mock = MockProcess(MockSettings(latency=latency, log=True, row_key="prompt"))
-        self._flags = ask_flags(
-            self.mock.base_url, source, self.output, "--rpm", str(RPM), "--in-flight", str(IN_FLIGHT), *flags
-        )
-        self._environment: dict[str, str] = {}
-        self.told = Told(History([], [], 0, None))
+        self._paths: tuple[Path, ...] = ()  # where more modules are found
+        self._flags = (*self._command(), "--rpm", str(RPM), "--in-flight", str(IN_FLIGHT), *flags)
+        self.told = self._begin_story()
         self.run = self.start()
 
     def __enter__(self) -> "Campaign":
@@ -123,13 +124,32 @@ class Campaign:
         self.run.clear_away()
         self.mock.close()
 
+    # --- what another kind of job has otherwise -----------------------------------------------------------
+
+    def _command(self) -> tuple[str, ...]:
+        return ask_flags(self.mock.base_url, self._source, self.output)
+
+    def _begin_story(self) -> Told:
+        return Told(History([], [], 0, None))
+
+    def _history(self) -> History:
+        return history_of(self.mock, self._prompts, self.output)
+
+    def look(self) -> None:
+        """Keep in mind what is done: none of it is to be lost."""
+        self.told.acknowledged |= acknowledged_rows(self.output)
+
+    # --- runs ---------------------------------------------------------------------------------------------
+
     def start(self, crash_at: str = "", text: str = "") -> Run:
         """Start the job, or go on with it. ``crash_at`` and ``text``: see tests/faults/crash."""
         self.told.starts += 1
-        environment = dict(self._environment)
+        paths, environment = self._paths, {}
         if crash_at:
-            environment = {"ENGINE_CRASH_AT": crash_at, "PYTHONPATH": str(CRASH)}
-            environment["ENGINE_CRASH_TEXT"] = text.encode()[::-1].hex()
+            paths = (*paths, CRASH)
+            environment = {"ENGINE_CRASH_AT": crash_at, "ENGINE_CRASH_TEXT": text.encode()[::-1].hex()}
+        if paths:
+            environment["PYTHONPATH"] = os.pathsep.join(map(str, paths))
         procs = PROCS[(self.told.starts - 1) % len(PROCS)]
         self.run = Run(*self._flags, "--procs", str(procs), environment=environment)
         self.told.pids.append(self.run.pid)
@@ -176,7 +196,7 @@ class Campaign:
         while (workers := self._workers()) and time.monotonic() < end:
             time.sleep(0.02)
         self.told.orphans += len(workers)
-        self.told.acknowledged |= acknowledged_rows(self.output)
+        self.look()
 
     def _workers(self) -> list[psutil.Process]:
         return [process for process in processes_of(self._limiters) if _is_worker(process)]
@@ -211,7 +231,7 @@ class Campaign:
             time.sleep(0.02)
         self.told.leftovers = leftovers(self.output, self._limiters, self.told.pids)
         self.told.summary = self.run.last_json() if code == 0 else {}
-        self.told.history = history_of(self.mock, self._prompts, self.output)
+        self.told.history = self._history()
         return self.told
 
 

@@ -10,15 +10,17 @@ import json
 import tempfile
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import psutil
 from runs import is_alive
+from scorecard import Promise
 
+from engine.core.errors import UsageError
 from engine.mock.answers import expected_answer
 from engine.store import Store
 
@@ -37,6 +39,13 @@ class History:
     attempts: int = 0  # as recorded with those outcomes
     in_doubt: int = 0
     rows_of: dict[str, int] = field(default_factory=dict)  # the server's name of a row: its number
+
+    # Checkers of more than rows, by the promise that they are of.
+    more_kinds: ClassVar[Mapping[Promise, set[str]]] = {}
+
+    def more_figures(self) -> dict[str, int]:
+        """What else the scorecard is told of."""
+        return {}
 
     # --- C1: accounting -----------------------------------------------------------------------------------
 
@@ -178,11 +187,19 @@ def row_name(prompt: str) -> str:
 
 def acknowledged_rows(output: Path) -> set[int]:
     """Rows with an outcome in the store of a run, whether it runs or not."""
-    folder = Path(f"{output}.run")
-    if not (folder / "store.db").exists():
+    store = store_of(output)
+    if store is None:
         return set()
-    with Store.view(folder) as store:
+    with store:
         return {row for row, _, _ in store.finished()}
+
+
+def store_of(output: Path) -> Store | None:
+    """The store of a run, to be read, whether it runs or not; None where it has not begun to keep anything."""
+    try:
+        return Store.view(Path(f"{output}.run"))
+    except UsageError:
+        return None
 
 
 # --- C9: leaks ------------------------------------------------------------------------------------------------

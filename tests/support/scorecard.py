@@ -27,6 +27,7 @@ class Promise(StrEnum):
     P9_SECRETS = "P9 secrets stay put"
     P10_DATA = "P10 input is data"
     P11_ORDER = "P11 output in input order"
+    P12_STEPS = "P12 a finished step is never repeated"
 
 
 _OF_ORDER = {"out_of_order"}

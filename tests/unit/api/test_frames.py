@@ -50,7 +50,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> type[EchoPool]:
     class Own(EchoPool):
         pass
 
-    monkeypatch.setattr(frames, "Pool", Own)
+    monkeypatch.setattr(frames, "PassingPool", Own)
     return Own
 
 

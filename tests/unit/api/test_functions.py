@@ -82,7 +82,7 @@ def test_a_map_looks_at_one_row_to_see_what_the_function_takes(
         def run(self) -> list[Any]:
             return []
 
-    monkeypatch.setattr(mapping, "Pool", Pool)
+    monkeypatch.setattr(mapping, "PassingPool", Pool)
     mapping.map(double, rows, procs=3, mode="thread")
     assert seen[0] is is_bare and len(seen[1]) <= 1 and seen[2] == {"procs": 3}
 

@@ -55,7 +55,8 @@ def test_a_setting_that_no_pool_has_is_refused_by_its_name(name: str, says: str)
     [
         ({"on_error": "ignore"}, "on_error"),
         ({"read_ahead": 0}, "read_ahead"),
-        ({"max_flows": 0}, "in-flight"),
+        ({"max_flows": 0}, "^max_flows"),
+        ({"on_change": "again"}, "^on_change 'again' is not known"),
         ({"provider": "openai", "model": ""}, "no model"),
         ({"rpm": "many"}, "rpm"),
     ],

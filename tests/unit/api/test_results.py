@@ -38,6 +38,14 @@ def test_a_failed_rows_value_is_none_and_its_error_says_why() -> None:
     assert "Row 0 failed: timeout: too slow" in str(RowFailed(result))
 
 
+def test_what_steps_gave_before_their_row_failed_is_partial() -> None:
+    line = record({**FAILED, "n": 1})
+    result = Reader(("n", "response"), as_dict=True).read(0, line, None, "{} {}".format)
+    assert (result.value, result.partial) == (None, {"n": 1})
+    assert Reader(("response",), as_dict=False).read(0, line, None, "{} {}".format).partial == {}
+    assert Reader(("n", "response"), as_dict=True).read(0, record(OK), None, no_trace).partial == {}
+
+
 def test_several_columns_are_a_dict() -> None:
     result = Reader(("n", "response", "not there"), as_dict=True).read(0, record(OK), None, no_trace)
     assert result.value == {"n": 1, "response": "yes", "not there": None}

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from jobs import job
 
-from engine.cli.again import again_failed, again_from, correct
+from engine.cli.again import correct
 from engine.config import Job, StepPlan, StepSettings
+from engine.coordinator.again import again_failed, again_from
 from engine.coordinator.sameness import check_same
 from engine.core.commit import Commit, OutcomeRow, StepRow
 from engine.core.errors import UsageError

@@ -6,6 +6,7 @@ from typing import Any
 from jobs import job
 
 from engine.coordinator.leasing import BACKLOG_ROWS, STEP_BYTES_MAX, WRITER_ROWS_MAX, Leasing
+from engine.coordinator.stepbook import Then
 from engine.coordinator.supervise import Child
 from engine.core.ledger import Ledger, LedgerRow
 from engine.wire.messages import Finished, Lease, Message, StepLine
@@ -101,6 +102,54 @@ def test_a_drain_that_begins_meanwhile_keeps_rows_from_being_handed_out() -> Non
     stage.commits.become_durable()
     assert stage.hub.sent == []
     assert stage.ledger.waiting_count == 3
+
+
+def test_rows_that_wait_for_the_look_up_of_their_finished_steps_are_given_back_at_the_end() -> None:
+    stage = Stage()
+    found: list[Then] = []
+    stage.leasing._find_steps = lambda rows, then: found.append(then)
+    stage.rows(3)
+    stage.leasing.wants(stage.child, 2)
+    stage.commits.become_durable()
+    assert (stage.ledger.leased_count, len(found)) == (2, 1)
+    stage.leasing.stop()
+    assert (stage.ledger.leased_count, stage.ledger.waiting_count) == (0, 3), "nothing was sent for them"
+    assert stage.commits.given_back == [(1, [0, 1])]
+    found[0]([])
+    assert stage.hub.sent == [] and stage.commits.given_back == [(1, [0, 1])], "once"
+
+
+def test_rows_of_a_worker_that_was_lost_meanwhile_are_not_given_back_for_it_at_the_end() -> None:
+    stage = Stage()
+    found: list[Then] = []
+    stage.leasing._find_steps = lambda rows, then: found.append(then)
+    stage.rows(2)
+    stage.leasing.wants(stage.child, 2)
+    stage.commits.become_durable()
+    stage.ledger.lost(stage.child.key)
+    stage.child.key = 2
+    stage.leasing.stop()
+    assert (stage.commits.given_back, stage.ledger.stale_refused) == ([], 0)
+
+
+def test_a_worker_is_told_that_workers_died_with_the_rows_it_is_given() -> None:
+    stage = Stage()
+    stage.rows(2)
+    for key in (1, 2, 3):
+        stage.child.key = key
+        stage.leasing.wants(stage.child, 2)
+        stage.commits.become_durable()
+        stage.ledger.lost(key)
+    assert [lease.is_trial for lease in stage.hub.sent] == [False, False, True]
+
+
+def test_what_was_handed_out_is_not_given_back_at_the_end() -> None:
+    stage = Stage()
+    stage.rows(2)
+    stage.leasing.wants(stage.child, 2)
+    stage.commits.become_durable()
+    stage.leasing.stop()
+    assert (stage.ledger.leased_count, stage.commits.given_back) == (2, [])
 
 
 def test_a_lease_for_a_worker_that_was_replaced_is_not_sent_to_its_successor() -> None:

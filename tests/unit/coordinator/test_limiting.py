@@ -157,6 +157,24 @@ def test_a_run_without_limits_joins_a_limiter_that_others_have_and_starts_none(
     on_stage(scene, entry, monkeypatch, rpm=0)
 
 
+def test_a_run_without_limits_replaces_the_limiter_that_its_workers_wait_for(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had it may be gone: workers that were told to ask it would wait for ever."""
+    entry.write(info(limits=Rates(rpm=40), limits_now=Rates(rpm=40)))
+
+    def scene(stage: Stage) -> None:
+        stage.pass_time(2)
+        assert stage.limiting.is_used and stage.launcher.lines == []
+        monkeypatch.setattr(Entry, "is_alive", lambda self, one: False)
+        stage.pass_time(2)
+        assert stage.limiting.is_used
+        (line,) = stage.launcher.lines
+        assert line["limits"] == [40, 0, 0, 0]
+
+    on_stage(scene, entry, monkeypatch, rpm=0)
+
+
 def test_who_replaces_a_dead_limiter_tells_the_next_one_what_it_may_have_granted(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

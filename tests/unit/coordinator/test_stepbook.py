@@ -11,7 +11,7 @@ from engine.config import Job, StepPlan
 from engine.coordinator.stepbook import StepBook
 from engine.core.commit import StepRow
 from engine.core.errors import EngineError, StoreFailure, UsageError
-from engine.core.ledger import LedgerRow
+from engine.core.ledger import Ledger, LedgerRow
 from engine.store import Commit, Store
 from engine.wire.messages import StepLine
 
@@ -22,7 +22,7 @@ def steps_job(*names: str) -> Job:
 
 
 def line(row: int, step: int, data: bytes = b'{"a":1}', *, ok: bool = True) -> StepLine:
-    return StepLine(row, 9, step, ok, data, 1, 2, 3)
+    return StepLine(row, 9, step, ok, data, 1, 2, 3, 4, 5.5, "small")
 
 
 def rows(*numbers: int, digest: int = 7) -> list[LedgerRow]:
@@ -104,6 +104,30 @@ def test_a_row_that_has_changed_is_not_joined_to_what_its_steps_came_to(tmp_path
 def test_a_step_of_a_row_that_its_worker_no_longer_holds_is_not_kept(tmp_path: Path) -> None:
     def play(store: Store, failures: list[EngineError]) -> None:
         assert StepBook(steps_job("a"), store, failures.append).rows_of([(None, line(0, 0))]) == []
+
+    assert scene(tmp_path / "run", play) == []
+
+
+def test_a_step_that_is_told_twice_under_one_lease_is_counted_once(tmp_path: Path) -> None:
+    def play(store: Store, failures: list[EngineError]) -> None:
+        book = StepBook(steps_job("a", "b"), store, failures.append)
+        ledger = Ledger()
+        ledger.offer(rows(0))
+
+        def told(step: int) -> int:
+            lease = ledger.lease(1, 1, 100)
+            assert lease is not None
+            (row,) = lease.rows
+            return len(
+                book.rows_of([(row, line(0, step)), (row, line(0, step))])
+                + book.rows_of([(row, line(0, step))])
+            )
+
+        assert told(0) == 1
+        ledger.release(1, [0])
+        assert told(0) == 1, "under another lease it has been done again"
+        ledger.lost(1)
+        assert told(1) == 1
 
     assert scene(tmp_path / "run", play) == []
 

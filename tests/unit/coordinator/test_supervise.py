@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jobs import job
 
+from engine.config import StepPlan, StepSettings
 from engine.coordinator import supervise
 from engine.coordinator.supervise import Child, Supervisor, backoff_s, shares
 from engine.core.errors import ExitCode, UsageError
@@ -216,6 +218,54 @@ def test_a_worker_that_hangs_is_replaced_also_before_it_ever_said_hello(
         assert hung.code == -9
         assert hung.closed
         assert len([note for note in stage.notes if "silent" in note]) == 1
+
+    on_stage(scene, tmp_path, monkeypatch, procs=1)
+
+
+CALL = StepSettings(kind="call", function="sample:spin")
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        (CALL, "sample:spin"),
+        (replace(CALL, function="pickled:spin-0a1b", mode="loop"), "if it was spin, give"),
+        (replace(CALL, function="script:/a/script.py:Some.spin"), "if it was Some.spin, give"),
+        (replace(CALL, mode="process"), ""),
+        (StepSettings(prompt="{{ text }}"), ""),
+    ],
+)
+def test_of_a_silent_worker_it_is_said_which_function_may_hold_it_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: StepSettings, named: str
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.pass_time(0.1)
+        stage.greet()
+        stage.pass_time(21.0)
+        (note,) = [note for note in stage.notes if "silent" in note]
+        assert note.startswith("worker 0 has been silent for 20 s; it is replaced")
+        assert named in note
+        assert ('mode = "process" (in Python mode="process")' in note) == bool(named)
+
+    plans = (StepPlan("ask", job().step, job().target), StepPlan("spin", step, job().target))
+    on_stage(scene, tmp_path, monkeypatch, procs=1, steps=plans)
+
+
+def test_a_worker_that_was_silent_is_known_as_such_until_its_successor_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        known: list[bool] = []
+        child = stage.supervisor.children[0]
+        stage.supervisor._on_death = lambda child, how: known.append(child.was_silent)
+        stage.pass_time(0.1)
+        stage.greet()
+        stage.pass_time(25.0)
+        stage.greet()
+        assert child.process is not None
+        child.process.kill()
+        stage.pass_time(0.2)
+        assert known == [True, False]
 
     on_stage(scene, tmp_path, monkeypatch, procs=1)
 

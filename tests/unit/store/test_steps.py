@@ -12,7 +12,7 @@ from engine.store import Commit, OutcomeRow, Store
 
 
 def step(row: int, number: int, data: bytes = b'{"a": 1}', *, ok: bool = True) -> StepRow:
-    return StepRow(row, number, ok, data, 2, 30, 40, -(2**63) + row)
+    return StepRow(row, number, ok, data, 2, 30, 40, -(2**63) + row, 3, 12.0, "small-1")
 
 
 @pytest.fixture
@@ -40,6 +40,14 @@ def test_a_step_that_ended_again_is_replaced(store: Store) -> None:
     store.apply([Commit(steps=[step(1, 0, b'{"kind": "x"}', ok=False)])])
     store.apply([Commit(steps=[step(1, 0, b'{"a": 2}')])])
     assert store.steps_of([1]) == [step(1, 0, b'{"a": 2}')]
+
+
+def test_a_row_is_kept_with_its_steps_or_not_at_all(store: Store, folder: Path) -> None:
+    refused = step(0, 0)._replace(attempts=None)  # type: ignore[arg-type]
+    with pytest.raises(StoreFailure):
+        store.apply([Commit(outcomes=outcomes(True), steps=[refused])])
+    with Store.view(folder) as kept:
+        assert list(kept.finished()) == [] and not kept.has_steps()
 
 
 def test_a_name_keeps_its_number_wherever_it_stands_and_whoever_asks(store: Store, folder: Path) -> None:
@@ -100,7 +108,17 @@ def test_opening_failed_rows_drops_corrected_steps_of_all_rows_that_are_not_ok(s
     assert store.identity() == {"prompt": "new"}
 
 
-@pytest.mark.parametrize("change", ["data = CAST('{\"a\": 9}' AS BLOB)", "digest = 5", "digest = 'x'"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data = CAST('{\"a\": 9}' AS BLOB)",
+        "digest = 5",
+        "digest = 'x'",
+        "calls = 'x'",
+        "latency_ms = 'x'",
+        "model = x'00ff'",
+    ],
+)
 def test_a_step_that_is_not_what_was_written_is_never_used(store: Store, folder: Path, change: str) -> None:
     store.apply([Commit(steps=[step(3, 0)])])
     with sqlite3.connect(folder / "store.db") as connection:
@@ -118,6 +136,19 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(folder: Path) -> No
         assert store.get_meta("run_id") == "kept" and not store.has_steps()
         store.apply([Commit(steps=[step(0, 0)])])
         assert store.steps_of([0]) == [step(0, 0)]
+
+
+def test_a_step_of_the_version_before_is_there_without_the_figures_that_were_not_kept_then(
+    folder: Path,
+) -> None:
+    with Store.open(folder, durability="os") as store:
+        store.apply([Commit(steps=[step(0, 0)])])
+    with sqlite3.connect(folder / "store.db") as connection:
+        for column in ("calls", "latency_ms", "model"):
+            connection.execute(f"ALTER TABLE step DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version = 3")
+    with Store.open(folder, durability="os") as store:
+        assert store.steps_of([0]) == [step(0, 0)._replace(calls=0, latency_ms=0.0, model="")]
 
 
 def test_a_step_is_counted_when_it_ends_and_not_again_with_its_row(store: Store) -> None:

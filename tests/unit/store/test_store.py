@@ -511,7 +511,7 @@ def test_a_newer_store_is_refused_with_both_versions(folder: Path) -> None:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
     for use in (lambda: Store.open(folder, durability="os"), lambda: Store.view(folder)):
-        with pytest.raises(UsageError, match=r"newer version.*store version 7.*reads 3"):
+        with pytest.raises(UsageError, match=r"newer version.*store version 7.*reads 4"):
             use()
 
 

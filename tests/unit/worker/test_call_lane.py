@@ -17,7 +17,7 @@ from engine.handover import LimiterAddress, WorkerSettings
 from engine.wire.messages import RowLine, Terms
 from engine.worker import call_lane as module
 from engine.worker.call_lane import EXIT_WORN, REST_MAX_S, REST_S, CallLane
-from engine.worker.chains import Chains, StepExecutor
+from engine.worker.chains import Chains, RowChain, StepExecutor
 from engine.worker.execute import Later, RowRun
 from engine.worker.functions import Functions
 
@@ -38,6 +38,14 @@ async def raises(row):
 
 def named(y):
     return {"y": y}
+
+def grows(row):
+    row["x"][0]["deep"].append(len(row["x"]))
+    row["x"].append("more")
+    return row["x"]
+
+def grows_named(x):
+    return grows({"x": x})
 """
 
 
@@ -162,11 +170,32 @@ def test_an_exception_ends_the_step_unless_it_has_retries_and_each_of_them_sees_
         assert isinstance(later, Later)
         again.lane.engage(run)
         await again.until(2)
-        assert again.owner.ended[1][1].failure.message.startswith("ValueError: so (given up after 2")
+        assert again.owner.ended[1][1].failure.message == "ValueError: so (given up after 2 calls)"
         assert sys.modules["sample"].SEEN == [{"x": 1}] * 3
         assert final.lane.take_tally(0.0).ok_replies == 0
         await final.lane.close()
         await again.lane.close()
+
+    on_loop(scene)
+
+
+@pytest.mark.parametrize(("function", "take"), [("grows", ()), ("grows_named", (("x", "x"),))])
+@pytest.mark.parametrize("mode", ["loop", "thread"])
+def test_what_a_function_does_to_its_row_stays_with_the_function(
+    function: str, take: tuple[tuple[str, str], ...], mode: str
+) -> None:
+    async def scene() -> None:
+        there = Scene(function, mode=mode, take=take)
+        there.lane.tune(8, Terms(-1), 0.0)
+        (run,), _ = there.chains.begin(1, RowLine(0, 0, b'{"x": [{"deep": [7]}]}'))
+        chain = run.chain
+        assert isinstance(chain, RowChain)
+        for times in (1, 2):
+            there.lane.engage(run)
+            await there.until(times)
+        assert [step.fields["y"] for _, step, _ in there.owner.ended] == [[{"deep": [7, 1]}, "more"]] * 2
+        assert chain.values == {"x": [{"deep": [7]}]}, "later steps see the row as it came"
+        await there.lane.close()
 
     on_loop(scene)
 

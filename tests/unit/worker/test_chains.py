@@ -103,6 +103,41 @@ def test_what_was_finished_before_is_not_called_again_and_counts(tmp_path: Path)
     assert (told.attempts, told.tokens_in) == (1, 10), "what was done before is not counted again"
 
 
+def measured(run: RowRun, latency_ms: float, model: str) -> RowRun:
+    run.latency_ms, run.sent_s, run.model = latency_ms, latency_ms, model
+    return run
+
+
+def test_a_rows_figures_are_those_of_its_steps_together_and_its_model_the_last_steps(tmp_path: Path) -> None:
+    """In the job's order: which of two side by side ends last is chance."""
+    rows = chains(tmp_path, DRAFT, TONE, meta=True)
+    (draft, tone), _ = rows.begin(1, row())
+    rows.ended(ok(measured(tone, 20.5, "large"), tone="calm"))
+    _, outcome = rows.ended(ok(measured(draft, 400.25, "small"), draft="d"))
+    found = record(outcome)
+    assert (found["_attempts"], found["_latency_ms"], found["_model"]) == (2, 420.75, "large")
+    assert outcome is not None and outcome.latency_ms == 400.25, "of the latest call"
+
+
+def test_a_rows_figures_are_the_same_when_a_step_was_finished_by_an_earlier_run(tmp_path: Path) -> None:
+    steps = ({"name": "count", "function": "builtins:len", "into": "n"}, DRAFT, {**FINAL, "when": "false"})
+    whole, later = chains(tmp_path, *steps, meta=True), chains(tmp_path, *steps, meta=True)
+    (count, draft), _ = whole.begin(1, row())
+    count.tokens_in = -10
+    whole.ended(ok(measured(count, 0.125, ""), n=5))
+    _, outcome = whole.ended(ok(measured(draft, 31.5, "small"), draft="d"))
+    done = whole.take_lines()
+    assert [(line.attempts, line.calls, line.latency_ms, line.model) for line in done] == [
+        (0, 1, 0.125, ""), (1, 0, 31.5, "small"),
+    ]  # fmt: skip
+    assert record(outcome)["_attempts"] == 2 and record(outcome)["_model"] == "small"
+    for known in (done, done[::-1]):
+        assert record(later.begin(1, row(), known)[1]) == record(outcome)
+    (again,), _ = later.begin(1, row(), done[1:])
+    again.tokens_in = -10
+    assert record(later.ended(ok(measured(again, 0.125, ""), n=5))[1]) == record(outcome)
+
+
 def test_a_row_of_which_all_was_finished_before_is_an_outcome_at_once(tmp_path: Path) -> None:
     rows = chains(tmp_path, DRAFT)
     runs, outcome = rows.begin(1, row(), [StepLine(3, 0, 0, True, b'{"draft":"d"}', 1, 1, 1)])
