@@ -148,8 +148,8 @@ def call(
     by its code, what it closes over, and the plain globals that it reads (numbers, text, small containers of these); other
     functions and objects that it uses may change unseen. What it raises fails the row, with
     the traceback kept. mode: where it runs: "loop", "thread" or "process"; without it, async functions run on the
-    worker's event loop and others in its threads. What it prints or logs comes out at this process's standard error, line by line; of
-    a flood the middle is left out.
+    worker's event loop and others in its threads. What it prints or logs comes out at this process's standard error, line by
+    line; of a flood the middle is left out.
     """
     given = {"into": into, "mode": mode, "take": take, "when": when}
     if isinstance(function, str):
