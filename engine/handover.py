@@ -32,6 +32,9 @@ class Surroundings:
     argv: tuple[str, ...] = ()  # its sys.argv: scripts read it
     # Functions by name, as cloudpickle wrote them. They may close over secrets, so they go where secrets go: through the pipe.
     pickled: dict[str, bytes] = field(default_factory=dict, repr=False)
+    folder: str = ""  # its working folder
+    script_package: str = ""  # what its script is part of, for relative imports
+    script_end: int = 0  # the line where its script first ran rows; 0 where that is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,23 @@ Rules of this file:
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from engine.api.steps import Step
+from engine.core.errors import UsageError
 from engine.handover import Surroundings
-from engine.steps.functions import travelling
+from engine.steps import functions
 
 
 def settled(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], Surroundings]:
     """The steps with their functions named, and what workers need to find these.
 
-    Raises UsageError for a function that cannot travel to another process.
+    Functions, and the globals that they refer to, go as they are now. Raises UsageError for a function that cannot travel to
+    another process.
     """
     if all(step.kind != "call" for step in steps):
         return steps, Surroundings()
@@ -27,12 +30,30 @@ def settled(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], Surroundings]:
     named = []
     for step in steps:
         if step.function is not None:
-            name, data = travelling(step.function)
+            if step.settings.get("mode") == "thread" and functions.is_async(step.function):
+                raise UsageError(
+                    "An async function runs on its worker's event loop, not in a thread. Leave mode out. Nothing was sent."
+                )
+            name, data = functions.travelling(step.function)
             if data is not None:
                 pickled[name.partition(":")[2]] = data
             step = replace(step, settings={**step.settings, "function": name})
         named.append(step)
-    return tuple(named), Surroundings(tuple(sys.path), tuple(sys.argv), pickled)
+    return tuple(named), Surroundings(
+        tuple(sys.path),
+        tuple(sys.argv),
+        pickled,
+        _folder(),
+        script_package=functions.script_package,
+        script_end=functions.script_end,
+    )
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is not there any more
+        return ""
 
 
 def of_the_bare_row(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:

@@ -19,6 +19,7 @@ from engine.api.tracebacks import Tracebacks
 from engine.api.wording import in_python
 from engine.config import Job
 from engine.coordinator.run import run_job
+from engine.coordinator.supervise import CANNOT_START
 from engine.core.commit import Counts
 from engine.core.errors import UsageError
 from engine.credentials import Auth
@@ -235,6 +236,8 @@ def refuse_half(running: Running, goes_on: str) -> None:
         raise in_python(error)
     if error is not None:
         raise error
+    if summary is not None and summary.stopped.startswith(CANNOT_START):
+        raise RunStopped(f"The run stopped: {summary.stopped.rstrip('.')}. What was done before is kept.")
     if summary is not None and summary.stopped:
         raise RunStopped(
             f"The run stopped: {summary.stopped.rstrip('.')}. {summary.ok:,} rows are done, {summary.failed:,} failed, the "

@@ -1,8 +1,9 @@
 """How a run of a program shows its progress: on a terminal and in a notebook by itself, elsewhere when asked for.
 
 Rules of this file:
-1. Without a place to be shown, notes go to the logger ``engine``, at the level INFO.
-2. In a notebook a run has one output, which is redrawn. What the cell itself shows meanwhile is not touched: so neither
+1. Without a place to be shown, notes go to the logger ``engine``, at the level INFO; those that concern money at WARNING.
+2. What functions print goes to standard error, whether progress is shown or not.
+3. In a notebook a run has one output, which is redrawn. What the cell itself shows meanwhile is not touched: so neither
    rich's live display nor a widget of Jupyter's, which both take in all that is printed while they are there.
 """
 
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from engine.observe.progress import LiveView, PlainLines, Progress, figures
+from engine.observe.progress import MAY_COST_TWICE, LiveView, PlainLines, Progress, figures
 from engine.observe.sanitise import sanitise
 from engine.observe.snapshot import Snapshot
 
@@ -29,7 +30,12 @@ class Logged:
 
     def note(self, sentence: str) -> None:
         """The note, for whoever listens to the logger."""
-        self._logger.info(sentence)
+        self._logger.log(logging.WARNING if MAY_COST_TWICE in sentence else logging.INFO, sentence)
+
+    def said(self, line: str) -> None:
+        """The line, on standard error."""
+        if sys.stderr is not None:
+            print(sanitise(line), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing."""
@@ -62,6 +68,10 @@ class NotebookView:
         """The note, beneath the table."""
         self._notes.append(f"engine: {sanitise(sentence)}")
         self._draw()
+
+    def said(self, line: str) -> None:
+        """The line, at the cell's standard error."""
+        print(sanitise(line), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing: the last figures stay."""

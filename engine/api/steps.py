@@ -162,9 +162,15 @@ def call(
     function: async or not; or its name, ``"module:function"``. It is called with the row's values as one dict, or, with
     take, with these as keyword arguments. Both the values and what it returns go through JSON: dates become texts, Decimals
     floats, tuples and sets lists, keys texts, numpy's numbers Python's, NaN None; what JSON cannot say fails the row, and so
-    do bytes by themselves. What it raises fails the row too, with the traceback kept; what it prints is shown nowhere.
-    mode: where it runs: "loop", "thread" or "process"; without it, async functions run on the worker's event loop and
-    others in its threads.
+    do bytes by themselves. A function of a script or a notebook goes to the workers with the globals that it refers to, as
+    they are when the Pool is made; the script is not run there. Only where it refers to what
+    cannot be sent (a client, a lock, more than 4 MB) workers read the script, up to where it runs rows, and refuse what it
+    would do once more there: writing files, starting programs, connecting. A run with ``state=`` knows such a function by
+    its code, what it closes over, and the plain globals that it reads (numbers, text, small containers of these); other
+    functions and objects that it uses may change unseen. What it raises fails the row too, with the traceback kept. mode:
+    where it runs: "loop", "thread" or "process"; without it, async functions run on the worker's event loop and others in
+    its threads. What it prints or logs comes out at this process's standard error, line by line; of a flood the middle is
+    left out.
     """
     given = {"into": into, "mode": mode, "take": take, "when": when}
     if isinstance(function, str):

@@ -26,6 +26,7 @@ from engine.coordinator.feed import Feed
 from engine.coordinator.limiting import Limiting
 from engine.coordinator.plan import Plan, check, open_store
 from engine.coordinator.quotas import limiting_of, limitings_of
+from engine.coordinator.relay import Relay
 from engine.coordinator.session import Session
 from engine.coordinator.streamstore import Keeper, Replay, StreamStore
 from engine.coordinator.supervise import Supervisor
@@ -41,7 +42,7 @@ from engine.launchers.private import make_private_folder, sweep
 from engine.launchers.process import dump_no_core, open_files_allowed, raise_open_files
 from engine.observe.log import RunLog
 from engine.observe.metrics import Metrics
-from engine.observe.progress import Progress
+from engine.observe.progress import MAY_COST_TWICE, Progress
 from engine.observe.summary import Summary
 from engine.sink import publish
 from engine.store import Store
@@ -96,6 +97,9 @@ class _Runner:
         is_one = not (self._job.endpoints or self._job.steps)
         self._metrics = Metrics(began, rates, () if is_one else self._job.places)
         self._view = LiveView(plan, state, self._metrics, progress)
+        self._relay = (
+            Relay(progress.said) if any(one.step.kind == "call" for one in self._job.steps) else None
+        )
         sweep()  # what runs that were killed left behind
         self._private = make_private_folder()
         self._sockets = self._private.path
@@ -113,7 +117,7 @@ class _Runner:
             doubted = store.recover()
             if doubted:
                 self._note(
-                    f"{doubted} rows were under way when the run was interrupted; some may be billed twice"
+                    f"{doubted} rows were under way when the run was interrupted; some {MAY_COST_TWICE}"
                 )
         self._log.write("start", input=job.input, output=job.output, procs=job.procs, pid=os.getpid())
         ended = uvloop.run(self._serve())
@@ -174,6 +178,8 @@ class _Runner:
             if writer is not None:
                 await loop.run_in_executor(None, writer.close)
             hub.close()
+            if self._relay is not None:
+                await loop.run_in_executor(None, self._relay.close)
             for mock in mocks:
                 mock.let_go()
                 if mock.wait(2.0) is None:
@@ -224,6 +230,7 @@ class _Runner:
             on_death=session.worker_died,
             note=self._note,
             surroundings=self._caller.surroundings if self._caller is not None else None,
+            tell=self._relay.put if self._relay is not None else None,
         )
 
     def _feed(self, session: Session) -> Feed:

@@ -29,6 +29,7 @@ from engine.core.commit import OutcomeRow
 from engine.core.errors import EngineError, ErrorKind, ExitCode, InternalFault
 from engine.core.ledger import Ledger
 from engine.observe.metrics import Metrics
+from engine.observe.progress import MAY_COST_TWICE
 from engine.store import Store
 from engine.wire.link import Hub
 from engine.wire.messages import (
@@ -312,7 +313,8 @@ class Session:
         self._health.gone(child.slot)
         self.metrics.worker_gone(child.slot)
         self.metrics.in_doubt(at_risk)
-        self.note(f"{how}; {at_risk} rows that it held are leased again and may be billed twice")
+        again = f"; {at_risk} rows that it held are leased again and {MAY_COST_TWICE}"
+        self.note(how + again if at_risk else how)
         self._poison.lost(lost, was_silent=child.was_silent)
         child.want = 0
         self._leasing.serve()

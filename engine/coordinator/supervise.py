@@ -3,7 +3,8 @@
 Rules of this file:
 1. A child is ended by its own pid, never by name. All of them end with the run, whatever way it ends.
 2. A dead worker is replaced after a back-off. The run gives up when that is hopeless: after 20 deaths within a
-   minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly.
+   minute, or 8 in a row of workers that never said hello, or of limiters that lived shortly; or as soon as a worker says
+   that what it was told cannot work.
 3. Workers are started one after the other: the first is at work before the last is there.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from engine.config import GATE, Job
 from engine.coordinator.blame import who_may_hold
 from engine.coordinator.limiting import Limiting
-from engine.core.errors import UsageError
+from engine.core.errors import ExitCode, UsageError
 from engine.credentials import Auth
 from engine.handover import LimiterAddress, Surroundings, WorkerSettings, encode_handover, secret_values
 from engine.launchers.local import LocalLauncher, Process
@@ -33,6 +34,7 @@ SILENT_S = 20.0  # a worker that says nothing for so long is killed, and its row
 START_MAX_S = 60.0  # a worker that has not said hello by then hangs
 STAGGER_S = 0.4  # between two starts, unless the one before said hello
 GUARD_S = 0.5
+CANNOT_START = "workers cannot start"
 
 
 @dataclass(slots=True)
@@ -73,7 +75,9 @@ class Supervisor:
         on_death: Callable[[Child, str], None],
         note: Callable[[str], None],
         surroundings: Surroundings | None = None,
+        tell: Callable[[list[str]], None] | None = None,
     ) -> None:
+        """``tell``: takes the lines that functions in the workers print; None where there are none."""
         self._job = job
         self._surroundings = surroundings or Surroundings()
         self._auth = auth
@@ -82,6 +86,7 @@ class Supervisor:
         self._folder = folder
         self._on_death = on_death
         self._note = note
+        self._tell = tell
         self._launcher = LocalLauncher(folder, hide=secret_values(auth))
         self._deaths: deque[float] = deque()
         self._keys = 0
@@ -136,6 +141,7 @@ class Supervisor:
                     self._start(child, now)
             elif child.process.poll() is not None:
                 self._bury(child, now)
+                continue
             elif now - child.heard > (SILENT_S if child.peer else START_MAX_S):
                 holds = who_may_hold(self._job) if child.peer else ""
                 self._note(
@@ -145,6 +151,12 @@ class Supervisor:
                 child.process.kill()
                 child.was_silent = True
                 child.heard = now  # it is buried at a later tick; until then it is not killed again
+            self._pass_on(child)
+
+    def _pass_on(self, child: Child, *, is_over: bool = False) -> None:
+        """What it printed. Before it said hello there are only its own complaints, which ``_bury`` tells."""
+        if self._tell is not None and child.process is not None and child.peer:
+            self._tell(child.process.lines(is_over=is_over))
 
     def _may_start(self, child: Child, now: float) -> bool:
         """One at a time: a start costs a third of a second of CPU, which the first worker needs for itself."""
@@ -176,7 +188,12 @@ class Supervisor:
             surroundings=self._surroundings,
         )
         try:
-            child.process = self._launcher.start("engine.worker", encode_handover(settings, self._auth))
+            line = encode_handover(settings, self._auth)
+            child.process = (
+                self._launcher.start("engine.worker", line)
+                if self._tell is None
+                else self._launcher.start("engine.worker", line, tells=True)
+            )
         except OSError as error:
             child.failures += 1
             child.start_at = now + backoff_s(child.failures)
@@ -187,24 +204,28 @@ class Supervisor:
         assert process is not None
         code = process.poll()
         words = process.last_words()
+        self._pass_on(child, is_over=True)
         process.close()
         child.process = None
         child.failures = 1 if now - child.started > HEALTHY_S else child.failures + 1
         child.start_at = now + backoff_s(child.failures)
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        last = words.splitlines()[-1] if words else ""
+        last = words.splitlines()[-1].rstrip(".") if words else ""
         story = f"worker {child.slot} ended {how}" + (f": {last}" if last else "")
-        self._count_death(child, story, now)
+        is_refused = code == ExitCode.USAGE and not child.peer
+        self._count_death(child, last if is_refused and last else story, now, is_refused=is_refused)
         self._on_death(child, story)
 
-    def _count_death(self, child: Child, story: str, now: float) -> None:
+    def _count_death(self, child: Child, story: str, now: float, *, is_refused: bool = False) -> None:
         self._deaths.append(now)
         while now - self._deaths[0] > DEATHS_WINDOW_S:
             self._deaths.popleft()
         if not child.peer:
             self._stillborn += 1
-        if self._stillborn >= STILLBORN_MAX:
-            self.hopeless = f"workers cannot start: {story}"
+        if is_refused:
+            self.hopeless = f"{CANNOT_START}: {story}"  # the next one would be told the same
+        elif self._stillborn >= STILLBORN_MAX:
+            self.hopeless = f"{CANNOT_START}: {story}"
         elif len(self._deaths) >= DEATHS_MAX:
             self.hopeless = f"workers keep dying: {story}"
 
@@ -250,6 +271,9 @@ class Supervisor:
             if process.wait(timeout_s) is None:
                 process.kill()
                 process.wait(timeout_s)
+        for child in self.children:
+            self._pass_on(child, is_over=True)
+        for process in self._processes():
             process.close()
 
     def _processes(self) -> list[Process]:

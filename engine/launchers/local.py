@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.launchers.process import PARENT
+from engine.launchers.words import Words
 
 
 class Process:
@@ -23,7 +24,7 @@ class Process:
 
     def __init__(self, popen: "subprocess.Popen[bytes]", stderr: Path) -> None:
         self._popen = popen
-        self._stderr = stderr
+        self._words = Words(stderr)
         self.pid = popen.pid
         _STARTED.add(self)
 
@@ -73,11 +74,14 @@ class Process:
 
     def last_words(self, chars_max: int = 2000) -> str:
         """The end of what the child wrote to standard error."""
-        try:
-            data = self._stderr.read_bytes()
-        except OSError:
-            return ""
-        return data[-chars_max:].decode("utf-8", "replace").strip()
+        return self._words.last(chars_max)
+
+    def lines(self, *, is_over: bool = False) -> list[str]:
+        """The lines that the child has written since the last time, not all of them where they are very many.
+
+        ``is_over``: it writes no more, so half a line counts, too.
+        """
+        return self._words.lines(is_over=is_over)
 
     def close(self) -> None:
         """Release the pipes of a child that ended."""
@@ -112,19 +116,22 @@ class LocalLauncher:
         self._environment[PARENT] = str(os.getpid())
         self._serial = 0
 
-    def start(self, module: str, line: bytes, *, capture: bool = False, detached: bool = False) -> Process:
+    def start(
+        self, module: str, line: bytes, *, capture: bool = False, tells: bool = False, detached: bool = False
+    ) -> Process:
         """Start ``python -m module`` and hand it ``line`` on its standard input. Raises OSError.
 
-        ``detached``: in a session of its own, to live on when this process ends.
+        ``tells``: what it prints counts as what it writes to standard error, see ``Process.lines``. ``detached``: in a session of
+        its own, to live on when this process ends.
         """
         self._serial += 1
         stderr = self._folder / f"{module}.{self._serial}.err"
-        descriptor = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
             popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
                 [sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if capture else descriptor if tells else subprocess.DEVNULL,
                 stderr=descriptor,
                 env=self._environment,
                 close_fds=True,

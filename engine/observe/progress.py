@@ -13,6 +13,7 @@ from engine.observe.sanitise import sanitise
 from engine.observe.snapshot import EndpointView, Snapshot
 
 LINE_EVERY_S = 5.0
+MAY_COST_TWICE = "may be billed twice"  # in notes that concern money
 
 
 class Progress(Protocol):
@@ -23,6 +24,9 @@ class Progress(Protocol):
 
     def note(self, sentence: str) -> None:
         """Something a person should know."""
+
+    def said(self, line: str) -> None:
+        """What a function of the job printed or logged, line by line, from a thread of its own."""
 
     def end(self) -> None:
         """The run is over."""
@@ -94,6 +98,11 @@ class Silent:
         if not self._quiet:
             print(f"engine: {sanitise(sentence)}", file=sys.stderr)
 
+    def said(self, line: str) -> None:
+        """The line, unless quiet."""
+        if not self._quiet:
+            print(sanitise(line), file=sys.stderr, flush=True)
+
     def end(self) -> None:
         """Nothing."""
 
@@ -115,6 +124,10 @@ class PlainLines:
     def note(self, sentence: str) -> None:
         """The note on a line of its own."""
         print(f"engine: {sanitise(sentence)}", file=self._stream, flush=True)
+
+    def said(self, line: str) -> None:
+        """The line as it is."""
+        print(sanitise(line), file=self._stream, flush=True)
 
     def end(self) -> None:
         """Nothing is left to clear."""
@@ -175,6 +188,10 @@ class LiveView:
     def note(self, sentence: str) -> None:
         """The note, above the table."""
         self._console.print(f"engine: {sanitise(sentence)}", markup=False, highlight=False)
+
+    def said(self, line: str) -> None:
+        """The line, above the table."""
+        self._console.print(sanitise(line), markup=False, highlight=False)
 
     def end(self) -> None:
         """Clear the table."""

@@ -20,6 +20,7 @@ from engine.formats.plain import encode_plain
 from engine.formats.rows import decode_json
 from engine.providers.base import Provider
 from engine.steps.base import Again, Done
+from engine.steps.functions import SCRIPT_MODULE
 
 TRACE_CHARS_MAX: Final = 20_000
 MESSAGE_CHARS_MAX: Final = 2_000
@@ -114,8 +115,21 @@ def raised(error: BaseException) -> Failure:
     """What a function raised, with its traceback: the user's frames only, and the end of it if it is long. Never raises."""
     name = type(error).__name__
     text = text_of(error)
-    message = redact_all(f"{name}: {text}" if text else name)
+    message = redact_all((f"{name}: {text}" if text else name) + _hint_of(error))
     return Failure(ErrorKind.FUNCTION_ERROR, message[:MESSAGE_CHARS_MAX], trace=trace_of(error))
+
+
+def _hint_of(error: BaseException) -> str:
+    """What a missing name of a script, or of a notebook, comes from; empty for anything else."""
+    tb = error.__traceback__
+    if type(error) is not NameError or tb is None:
+        return ""
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    known = tb.tb_frame.f_globals
+    if error.name in known or known.get("__name__") not in ("__main__", SCRIPT_MODULE):
+        return ""
+    return ". A worker has the names that there were when its Pool was made, or the script first ran rows: define it before that"
 
 
 def trace_of(error: BaseException) -> str:

@@ -3,8 +3,9 @@
 Rules of this file:
 1. What was pickled is loaded here and nowhere else, and only out of what came with a process's start, through the private
    pipe that is its standard input: never from a socket, a file, the store or an argument.
-2. While modules and scripts are imported for their functions, nothing is run: see ``functions.begin_run``.
-3. Every refusal is a UsageError: what it is, and what would mend it.
+2. A script is read only for functions that could not be handed over: see ``functions.travelling``.
+3. While modules and scripts are imported for their functions, nothing is run: see ``functions.begin_run``.
+4. Every refusal is a UsageError: what it is, and what would mend it.
 """
 
 import difflib
@@ -13,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -30,6 +30,7 @@ from engine.steps.functions import (
     first_line,
     refuse_generators,
 )
+from engine.steps.reading import Again, ScriptLoader, without_doing_again
 
 NOTHING_PICKLED: Final[Mapping[str, bytes]] = {}
 
@@ -74,17 +75,25 @@ def _printing_aside() -> Iterator[None]:
         os.close(kept)
 
 
-def resolve(spec: str, folder: str = "", pickled: Mapping[str, bytes] = NOTHING_PICKLED) -> Function:
+def resolve(
+    spec: str,
+    folder: str = "",
+    pickled: Mapping[str, bytes] = NOTHING_PICKLED,
+    *,
+    script_package: str = "",
+    script_end: int = 0,
+) -> Function:
     """The function named ``spec``. ``folder``: where modules are looked for first, if they are not on Python's path.
 
-    ``pickled``: bytes by name, out of what this process was started with (rule 2). Raises UsageError for what cannot be
+    ``pickled``: bytes by name, out of what this process was started with (rule 1). ``script_package``, ``script_end``: what a
+    script is part of, and the line where it ran rows (0: wherever it comes to that). Raises UsageError for what cannot be
     found or called.
     """
     kind, place, name = parts_of(spec)
     if kind == PICKLED:
         found = _unpickle(place, pickled)
     else:
-        holder = _run_script(place) if kind == SCRIPT else _import(place, folder)
+        holder = _read_script(place, script_package, script_end) if kind == SCRIPT else _import(place, folder)
         found = _attribute(holder, name, f"The script {place}" if kind == SCRIPT else f"The module {place}")
     if not callable(found):
         raise UsageError(f"{spec} is no function, but of type {type(found).__name__}. Name a function.")
@@ -100,7 +109,7 @@ def parts_of(spec: str) -> tuple[str, str, str]:
         return PICKLED, rest, ""
     if kind == SCRIPT and rest.rpartition(":")[0]:
         place, _, name = rest.rpartition(":")
-        return SCRIPT, place, name
+        return SCRIPT, place, name.partition("-")[0]  # without the fingerprint
     if not NAME.fullmatch(kind) or not NAME.fullmatch(rest):
         raise UsageError(
             f"{spec!r} names no function. Write module:function, like mypackage.clean:strip_tags for the function strip_tags "
@@ -135,39 +144,50 @@ def _import(name: str, folder: str) -> ModuleType:
         raise UsageError(f"The module {name} cannot be imported: {_told(error)}.") from None
 
 
-def _run_script(path: str) -> ModuleType:
-    """The script's names, as far as it runs before it would run rows itself."""
+def _read_script(path: str, package: str, end: int) -> ModuleType:
+    """The script's names, as far as it comes before it would run rows itself. See ``steps/reading.py``."""
     known = _scripts.get(path)
     if known is not None:
         return known
-    loader = SourceFileLoader(SCRIPT_MODULE, path)
+    loader = ScriptLoader(SCRIPT_MODULE, path, end)
     spec = importlib.util.spec_from_file_location(SCRIPT_MODULE, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__spec__ = None  # as in a script that Python runs
-    module.__package__ = _package_of(Path(path))
+    module.__package__ = package or _package_of(Path(path))
     sys.modules[SCRIPT_MODULE] = module  # dataclasses and pickle look their classes up there
+    functions.script_end, functions.script_package = end, package  # its functions may run rows, in turn
     try:
-        with _Importing():
+        with _Importing(), without_doing_again(path) as refused:
             loader.exec_module(module)
-    except (ScriptEnd, SystemExit):
+    except (ScriptEnd, SystemExit, Again):
         pass  # what it defines before its end is what is wanted
     except FileNotFoundError as error:
         if error.filename != path:
-            raise UsageError(_not_run(path, error)) from None
+            raise UsageError(_not_read(path, refused(), error)) from None
         raise UsageError(
             f"The script {path}, which defines a step's function, is not there any more."
         ) from None
     except Exception as error:
-        raise UsageError(_not_run(path, error)) from None
+        raise UsageError(_not_read(path, refused(), error)) from None
+    if refused():
+        raise UsageError(_not_read(path, refused()))
     _scripts[path] = module
     return module
 
 
-def _not_run(path: str, error: Exception) -> str:
+def _not_read(path: str, refused: str, error: Exception | None = None) -> str:
+    belongs = 'under: if __name__ == "__main__":'
+    if refused:
+        return (
+            f"The script {path} would do once more in every worker what it does in {refused}. Workers have to read the script, "
+            "as its function refers to something that cannot be sent to them, like a client, a lock or much data. What is not "
+            f"for workers belongs {belongs} - or define the function in a module of its own, or make there what it refers to."
+        )
+    assert error is not None
     return (
         f"The script {path} cannot be read for its functions in a worker: {_told(error)}. What is not for workers "
-        "belongs under: if __name__ == '__main__':"
+        f"belongs {belongs}"
     )
 
 
@@ -185,7 +205,7 @@ class _Importing:
     """While it is entered, nothing is run: see ``begin_run``."""
 
     def __enter__(self) -> None:
-        functions.is_importing_script = True
+        functions.is_importing_script, functions.has_met_run = True, False
 
     def __exit__(self, *error: object) -> None:
         functions.is_importing_script = False

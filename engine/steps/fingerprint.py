@@ -2,16 +2,21 @@
 
 Rules of this file:
 1. Where a function stands (its file, its line, the notebook's cell) does not count; what it does, closes over and holds does.
-2. Globals that it only refers to are not looked into: nobody could say where that ends.
+2. Globals that it reads count where they are plain data: None, booleans, numbers, text and bytes, and lists, tuples, sets and
+   dicts of these, of at most ``PLAIN_MAX`` things. Those that it assigns itself are its state, and do not. Others (functions,
+   classes, objects, large tables) are not looked into: nobody could say where that ends.
 3. Everything is looked into once: data that holds itself comes to an end.
 """
 
+import dis
 import functools
+from collections.abc import Iterator
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 DIGITS: Final = 12
+PLAIN_MAX: Final = 1_000
 _LEVELS_MAX: Final = 50  # of what is held by what is held; deeper things count by nothing
 
 
@@ -89,6 +94,13 @@ class _Look:
         self.at(function.__defaults__, level)
         self.at(function.__kwdefaults__, level)
 
+        assigned = set(_globals_of(function.__code__, "STORE_GLOBAL", "DELETE_GLOBAL"))
+        for name in sorted(set(_globals_of(function.__code__, "LOAD_GLOBAL")) - assigned):
+            value = function.__globals__.get(name, function)  # a builtin's name, or nothing's: no plain data
+            if not name.startswith("__") and _things(value) <= PLAIN_MAX:
+                self._note("global", name)
+                self._note(self._apart(value, level))
+
     def _code(self, code: CodeType, level: int) -> None:
         self._note("code", code.co_code, *code.co_names, *code.co_varnames)
         for constant in code.co_consts:
@@ -113,3 +125,25 @@ class _Look:
                 self.at(part, level)
             for more in made_of[3:5]:  # items of lists and dicts
                 self.at(None if more is None else list(more), level)
+
+
+def _globals_of(code: CodeType, *operations: str) -> Iterator[str]:
+    """The globals that code has to do with in one of these ways, its inner functions' among them."""
+    yield from (one.argval for one in dis.get_instructions(code) if one.opname in operations)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _globals_of(constant, *operations)
+
+
+def _things(value: Any, left: int = PLAIN_MAX, level: int = 0) -> int:
+    """How many things plain data is made of; more than ``left`` where it is too many, or not plain."""
+    if value is None or type(value) in (bool, int, float, complex, str, bytes):
+        return 1
+    if type(value) not in (list, tuple, set, frozenset, dict) or left < len(value) or level > _LEVELS_MAX:
+        return left + 1
+    count = 1
+    for one in [*value.items()] if type(value) is dict else [*value]:
+        count += _things(one, left - count, level + 1)
+        if count > left:
+            break
+    return count

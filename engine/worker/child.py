@@ -4,7 +4,7 @@ Rules of this file:
 1. It finds the function by its name, as its worker does; what is pickled came on its standard input, once, at its start.
 2. It ends with its worker: by the kernel's signal where there is one, and everywhere by the end of its standard input,
    which a thread of its own waits for, whatever the function does.
-3. The pipes are out of the function's reach: what it prints goes nowhere, what it reads is empty.
+3. The pipes are out of the function's reach: what it prints goes to standard error, what it reads is empty.
 """
 
 import asyncio
@@ -39,10 +39,17 @@ def main() -> int:
     source, target = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    os.dup2(2, 1)
     settle_in(settings.surroundings)
     try:
-        function = resolve(settings.function, settings.folder, pickled=settings.surroundings.pickled)
+        home = settings.surroundings
+        function = resolve(
+            settings.function,
+            settings.folder,
+            home.pickled,
+            script_package=home.script_package,
+            script_end=home.script_end,
+        )
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -20,7 +20,7 @@ from engine.core.model import Failure, Reply
 from engine.handover import ChildSettings, Surroundings
 from engine.steps.call import checked, raised
 from engine.steps.finding import resolve
-from engine.steps.functions import Function
+from engine.steps.functions import is_async
 from engine.worker.children import Children
 from engine.worker.fault import die_of
 from engine.worker.threads import THREADS_MAX, Threads, Work
@@ -32,15 +32,6 @@ QUEUED_AHEAD: Final = 2  # calls held for each thread or process: one runs, one 
 Result = Reply | Failure
 CUT_OFF: Final = Failure(ErrorKind.TIMEOUT, "")  # nobody is told
 OnDone = Callable[[Result], None]
-
-
-def is_async(function: Function) -> bool:
-    """Whether calling it gives something to be awaited."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004 - an object's own call, not whether it has one
-    )
 
 
 class Functions:
@@ -69,7 +60,9 @@ class Functions:
         self._timeout_s = timeout_s
         self._bytes_max = bytes_max
         home = surroundings or Surroundings()
-        self._function = resolve(spec, folder, home.pickled)
+        self._function = resolve(
+            spec, folder, home.pickled, script_package=home.script_package, script_end=home.script_end
+        )
         self._is_async = is_async(self._function)
         self._running: dict[Running, None] = {}  # async calls, in the order of their deadlines
         self._leftover: set[Running] = set()  # cancelled, and not ended yet

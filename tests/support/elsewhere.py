@@ -17,9 +17,10 @@ def settings(
     import_path: tuple[str, ...] = (),
     *,
     by_name: bool = False,
+    script_end: int = 0,
 ) -> ChildSettings:
     """A child's start."""
-    home = Surroundings(import_path, ("program", "--flag"), pickled or {})
+    home = Surroundings(import_path, ("program", "--flag"), pickled or {}, script_end=script_end)
     return ChildSettings(spec, by_name, 1_000_000, home, os.getpid())
 
 
@@ -30,10 +31,13 @@ def elsewhere(
     pickled: bytes | None = None,
     import_path: tuple[str, ...] = (),
     by_name: bool = False,
+    script_end: int = 0,
 ) -> list[Any]:
     """What the function returns for each of the rows; for one that fails its message."""
     handed = {} if pickled is None else {spec.partition(":")[2]: pickled}
-    return asyncio.run(_called(settings(spec, handed, import_path, by_name=by_name), rows))
+    return asyncio.run(
+        _called(settings(spec, handed, import_path, by_name=by_name, script_end=script_end), rows)
+    )
 
 
 async def _called(child: ChildSettings, rows: list[dict[str, Any]]) -> list[Any]:

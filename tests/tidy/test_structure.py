@@ -87,7 +87,7 @@ UNPICKLERS = {
 }  # fmt: skip
 # A program's own functions travel pickled, where they have no name that a worker could import them by: written by one file,
 # read by the other, out of a process's start-up pipe and nothing else.
-MAY_PICKLE = {"steps/functions.py": "dumps", "steps/finding.py": "loads"}
+MAY_PICKLE = {"steps/pickling.py": "Pickler", "steps/finding.py": "loads"}
 DECODERS = {
     "unpackb",
     "unpack",

@@ -100,3 +100,8 @@ def test_a_map_looks_at_one_row_to_see_what_the_function_takes(
 def test_a_map_over_no_rows_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="no iterable"):
         mapping.map(double, 3)  # type: ignore[arg-type]
+
+
+def test_an_async_function_in_a_thread_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="not in a thread. Leave mode out"):
+        settled((call(halve, mode="thread"),))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.api.showing import NOTES_MAX, Logged, NotebookView, in_notebook, way_of_showing
-from engine.observe.progress import LiveView, PlainLines
+from engine.observe.progress import MAY_COST_TWICE, LiveView, PlainLines, Silent
 from engine.observe.snapshot import Snapshot
 
 
@@ -97,4 +97,16 @@ def test_a_notebook_that_cannot_show_it_any_more_does_not_end_the_run(jupyter: J
 def test_notes_are_logged_where_nothing_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="engine"):
         Logged().note("a worker died")
-    assert [record.getMessage() for record in caplog.records] == ["a worker died"]
+        Logged().note(f"3 rows {MAY_COST_TWICE}")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "a worker died"),
+        ("WARNING", "3 rows may be billed twice"),
+    ]
+
+
+def test_what_functions_print_goes_to_standard_error_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for view in (Logged(), PlainLines(), Silent(quiet=False), Silent()):
+        view.said("printed \x1b[2J")
+    shown = capsys.readouterr()
+    assert shown.out == "" and "\x1b" not in shown.err
+    assert [line[:7] for line in shown.err.splitlines()] == ["printed"] * 3

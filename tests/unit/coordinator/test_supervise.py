@@ -13,7 +13,7 @@ from jobs import job
 from engine.config import StepPlan, StepSettings
 from engine.coordinator import supervise
 from engine.coordinator.supervise import Child, Supervisor, backoff_s, shares
-from engine.core.errors import UsageError
+from engine.core.errors import ExitCode, UsageError
 
 
 class FakeProcess:
@@ -43,12 +43,13 @@ class FakeLauncher:
     def __init__(self, folder: Path, hide: object = ()) -> None:
         self.started: list[tuple[str, FakeProcess]] = []
         self.born_dead: set[str] = set()
+        self.code = 1  # of those
         self.fails = False
 
     def start(self, module: str, line: bytes) -> FakeProcess:
         if self.fails:
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        process = FakeProcess(1000 + len(self.started), 1 if module in self.born_dead else None)
+        process = FakeProcess(1000 + len(self.started), self.code if module in self.born_dead else None)
         self.started.append((module, process))
         return process
 
@@ -130,6 +131,17 @@ def test_workers_that_never_come_up_end_the_run_instead_of_being_started_for_eve
         stage.pass_time(60)
         assert "cannot start" in stage.supervisor.hopeless
         assert "no uvloop" in stage.supervisor.hopeless
+
+    on_stage(scene, tmp_path, monkeypatch)
+
+
+def test_a_worker_that_is_told_what_cannot_work_ends_the_run_at_once_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scene(stage: Stage) -> None:
+        stage.launcher.born_dead, stage.launcher.code = {"engine.worker"}, ExitCode.USAGE
+        stage.pass_time(0.5)
+        assert stage.supervisor.hopeless == "workers cannot start: ImportError: no uvloop"
 
     on_stage(scene, tmp_path, monkeypatch)
 

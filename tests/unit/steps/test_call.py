@@ -136,3 +136,21 @@ def test_the_step_says_what_it_gives_and_hands_over_the_row() -> None:
 def test_a_mode_that_there_is_not_is_refused() -> None:
     with pytest.raises(UsageError, match="Known: loop, thread, process"):
         Call(StepSettings(kind="call", function="json:dumps", mode="fork"))
+
+
+def test_a_name_that_a_script_did_not_have_yet_is_told_with_why() -> None:
+    def message(home: str, body: str) -> str:
+        names: dict[str, Any] = {"__name__": home}
+        exec(f"def f():\n    {body}\ndef helper():\n    return LATER", names)
+        try:
+            names["f"]()
+        except Exception as error:
+            return raised(error).message
+        raise AssertionError
+
+    hint = "A worker has the names that there were when its Pool was made"
+    assert hint in message("__main__", "return LATER")
+    assert hint in message("__engine_main__", "return helper()")
+    assert hint not in message("a.module", "return LATER")
+    assert hint not in message("__main__", "return local; local = 1")
+    assert hint not in message("__main__", "raise NameError('of its own', name='helper')")

@@ -130,3 +130,39 @@ def test_what_a_function_does_closes_over_or_holds_makes_another_one() -> None:
     ]
     assert len({fingerprint(function) for function in functions}) == len(functions)
     assert fingerprint(adding(1)) == fingerprint(adding(1))
+
+
+READS = """
+PLAIN, LIMIT, STATE, TABLE, text = {plain}
+import threading
+LOCK = threading.Lock()
+
+def helper():
+    return {helper}
+
+def function(row):
+    global STATE
+    STATE += 1
+    return [helper(), LIMIT, len(TABLE), LOCK, row.text, [PLAIN for _ in row], undefined]
+"""
+
+
+def reads(plain: str = "({'a': [1]}, 2, 0, [0] * 2000, 'x')", helper: str = "1") -> str:
+    names: dict[str, Any] = {"__name__": "script"}
+    exec(READS.format(plain=plain, helper=helper), names)
+    return fingerprint(names["function"])
+
+
+def test_plain_globals_that_a_function_reads_make_another_one_and_no_others_do() -> None:
+    assert reads() == reads()
+    assert reads() != reads("({'a': [2]}, 2, 0, [0] * 2000, 'x')")
+    assert reads() != reads("({'a': [1]}, 3, 0, [0] * 2000, 'x')")
+    # Its own state, a large table, what only is named like an attribute, and what other functions do.
+    assert reads() == reads("({'a': [1]}, 2, 9, [0] * 2000, 'x')")
+    assert reads() == reads("({'a': [1]}, 2, 0, [1] * 2000, 'x')")
+    assert reads() == reads("({'a': [1]}, 2, 0, [0] * 2000, 'y')")
+    assert reads() == reads(helper="2")
+
+
+def test_a_global_that_holds_itself_is_not_plain() -> None:
+    assert fingerprint(lambda: TANGLED) == fingerprint(lambda: TANGLED)

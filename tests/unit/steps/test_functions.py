@@ -157,31 +157,110 @@ if sys.argv[-1] == "--flag":
 small = lambda row: helper()
 specs = [travelling(one) for one in (plain, Kept.method, conditional, small)]
 begin_run()
-EVENTS.append("not in a worker")
+EVENTS.append("as it is then")
 
 def later(row):
-    return "later"
+    return ["later", helper()]
 
 specs.append(travelling(later))
 print(json.dumps([[spec, data and base64.b64encode(data).decode()] for spec, data in specs]))
 """
 
 
-def test_functions_of_a_script_without_a_guard_are_found_by_reading_it(tmp_path: Path) -> None:
-    script = tmp_path / "main.py"
-    script.write_text(textwrap.dedent(SCRIPT))
+def told_by(script: Path, text: str) -> list[tuple[str, bytes | None]]:
+    """How the functions travel that a script prints."""
+    script.write_text(textwrap.dedent(text))
     done = subprocess.run(
         [sys.executable, str(script), "--flag"], capture_output=True, text=True, check=True, timeout=60
     )
-    told = [(spec, data and base64.b64decode(data)) for spec, data in json.loads(done.stdout)]
-    plain, method, conditional, small, later = told
-    assert plain == (f"script:{script}:plain", None)
-    assert method == (f"script:{script}:Kept.method", None)
-    # What stands under an ``if``, and what is defined after a first run, a worker that reads the script may not come to.
-    assert [spec.partition("-")[0] for spec, _ in (conditional, small, later)] == [
-        "pickled:conditional",
-        "pickled:lambda",
-        "pickled:later",
+    return [(spec, data and base64.b64decode(data)) for spec, data in json.loads(done.stdout)]
+
+
+def test_functions_of_a_script_travel_as_they_are_with_what_they_refer_to(tmp_path: Path) -> None:
+    told = told_by(tmp_path / "main.py", SCRIPT)
+    (tmp_path / "main.py").unlink()  # nobody reads it
+    assert [spec.partition("-")[0] for spec, _ in told] == [
+        f"pickled:{name}" for name in ("plain", "Kept.method", "conditional", "lambda", "later")
     ]
     values = [elsewhere(spec, [{"x": 5}], pickled=data)[0] for spec, data in told]
-    assert values == [[5, 0, ["program", "--flag"]], "method", "conditional", 0, "later"]
+    assert values == [[5, 0, ["program", "--flag"]], "method", "conditional", 0, ["later", 1]]
+
+
+HELD = """
+import base64, json, sys, threading
+from engine.steps.functions import begin_run, travelling
+
+LOCK = threading.Lock()
+TABLE = bytes(5_000_000)
+MARK = "{mark}"
+
+def locked(row):
+    with LOCK:
+        return [row["x"], MARK]
+
+def large(row):
+    return [row["x"], len(TABLE)]
+
+try:
+    begin_run()
+    print(json.dumps([travelling(locked), travelling(large)]))
+finally:
+    open("finally.txt", "a").write("x")
+"""
+
+
+def test_what_cannot_be_taken_along_is_found_by_reading_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "main.py"
+    told = told_by(script, HELD.format(mark="a"))
+    assert [spec.rpartition("-")[0] for spec, _ in told] == [
+        f"script:{script}:locked",
+        f"script:{script}:large",
+    ]
+    assert [data for _, data in told] == [None, None]
+    end = HELD.splitlines().index("    begin_run()") + 1
+    for known in (0, end):
+        found = [elsewhere(spec, [{"x": 5}], script_end=known)[0] for spec, _ in told]
+        assert found == [[5, "a"], [5, 5_000_000]]
+    assert told_by(script, "\n\n" + HELD.format(mark="a")) == told
+    (locked, _), large = told_by(script, HELD.format(mark="b"))
+    assert locked != told[0][0] and large == told[1]  # another code or constant is another function
+    assert (
+        tmp_path / "finally.txt"
+    ).read_text() == "xxx"  # of this process's three scripts, and of no worker
+
+
+NAMED = """
+import base64, functools, json, typing
+from engine.steps.functions import travelling
+
+Count = typing.NewType("Count", int)
+
+@functools.lru_cache(maxsize=7)
+def fibonacci(n):
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+def counted(row) -> Count:
+    return [fibonacci(10), fibonacci.cache_info().maxsize]
+
+class Only:
+    def __reduce__(self):
+        return "ONLY"
+
+ONLY = Only()
+
+def only(row):
+    return ONLY is not None
+
+specs = [travelling(one) for one in (counted, only)]
+print(json.dumps([[spec, data and base64.b64encode(data).decode()] for spec, data in specs]))
+"""
+
+
+def test_nothing_is_sent_that_a_worker_would_look_for_in_the_script(tmp_path: Path) -> None:
+    """Pickle knows some things by their names: in a worker there is nothing of that name."""
+    (counted, data), (only, nothing) = told_by(tmp_path / "main.py", NAMED)
+    assert elsewhere(counted, [{"x": 5}], pickled=data) == [[55, 7]]
+    assert only.startswith("script:") and nothing is None
