@@ -12,23 +12,21 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
-from engine.api.asyncrows import let_go, readable
 from engine.api.functions import settled
 from engine.api.keeping import Kept, counts_in
 from engine.api.plans import PoolSettings, job_of, refuse_unknown, rows_given, state_given
 from engine.api.results import Result, RowFailed, RunStopped, Status, reader_of
 from engine.api.running import Running, refuse_half
 from engine.api.showing import way_of_showing
+from engine.api.sources import Sources
 from engine.api.steps import Chain, Step, steps_of
 from engine.core.errors import UsageError
 from engine.launchers.private import make_private_folder
-from engine.rows import PartSource, RowsSource
+from engine.rows import RowsSource
 from engine.steps.functions import begin_run
-from engine.store import Store
 
 AHEAD_ROWS = 2048  # read ahead of the results that were taken, besides twice the calls in flight
 
@@ -72,24 +70,24 @@ class Pool:
             raise UsageError(f"read_ahead is {read_ahead!r}: a whole number of at least 1 row is needed.")
         begin_run()  # a worker that reads a script for its functions has come as far as it needs to
         self._steps, self._surroundings = settled(steps_of(steps))
-        self._given = rows_given(rows)
+        given = rows_given(rows)
         self._raises = on_error == "raise"
         self._show = way_of_showing(progress)
         refuse_unknown(settings)
         told: dict[str, Any] = dict(settings, in_flight=max_flows, procs=procs, rpm=rpm, tpm=tpm)
         loaded = job_of(self._steps, {**told, "state": state_given(state)})
         self._job, self._auth = loaded.job, loaded.auth
-        self._ahead_max = read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
         private = None
         if state is None:
             private = make_private_folder()
             self._job = replace(self._job, state=str(private.path / "state"))
+        self._sources = Sources(
+            given, self._job, ahead_max=read_ahead or 2 * self._job.in_flight + AHEAD_ROWS
+        )
         self._kept = Kept(private)
         self._end_kept = weakref.finalize(self, self._kept.end)
         self._lock = threading.Lock()
         self._last: Running | None = None  # the present run, or the one before
-        self._failed: dict[int, object] = {}  # of rows that can be read once: those that failed, by number
-        self._reading: Iterable[object] = ()
         self._is_used = self._is_closed = False
 
     # --- results ----------------------------------------------------------------------------------------------
@@ -164,7 +162,7 @@ class Pool:
         """
         last = self._last
         completed, failed, running = counts_in(self._job) if last is None else last.counts()
-        total = self._given.total
+        total = self._sources.given.total
         if total is None and last is not None and last.summary is not None and not last.summary.stopped:
             total = last.summary.rows
         pending = None if total is None else max(0, total - completed - failed - running)
@@ -186,7 +184,7 @@ class Pool:
         self._end_kept()
 
     def __repr__(self) -> str:
-        kinds, total = ", ".join(step.kind for step in self._steps), self._given.total
+        kinds, total = ", ".join(step.kind for step in self._steps), self._sources.given.total
         state = (
             "closed"
             if self._is_closed
@@ -254,16 +252,13 @@ class Pool:
 
     def _read(self, running: Running, records: Iterable[tuple[int, bytes]]) -> Iterator[Result]:
         read = reader_of(running.answers, self.gives_dicts).read
-        take, traceback_of = running.source.take, running.tracebacks.of
+        take, taken, traceback_of = running.source.take, self._sources.taken, running.tracebacks.of
         for number, record in records:
             if running.is_anothers:
                 return
             row = take(number)
             result = read(number, record, row, traceback_of)
-            if self._failed:
-                self._failed.pop(number, None)
-            if result.status != "ok" and not self._given.can_be_read_again:
-                self._failed[number] = row
+            taken(number, row, ok=result.ok)
             yield result
 
     def _refuse_failed(self, result: Result) -> None:
@@ -275,52 +270,21 @@ class Pool:
         """How what is open comes to be done."""
         if self._kept.is_durable:
             return f"What is done is kept in {self._job.state}: the same program goes on with the other rows."
-        if self._is_in_hand and self._given.can_be_read_again:
+        if self._is_in_hand and self._sources.given.can_be_read_again:
             return 'run() of this pool goes on with the other rows; with state="folder" so would the same program.'
         return 'What is done is in .results of this exception; with state="folder" the same program would go on with the others.'
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None = None) -> Running:
-        given = self._given
-        if self._is_used and not given.can_be_read_again:
-            raise UsageError(
-                "The rows of this pool came from an iterator, which can be read only once. Make a new Pool with new "
-                "rows; with the same state= rows that are done are not sent again."
-            )
-        rows = self._reading = readable(given.rows, loop)
-        source = RowsSource(
-            rows,
-            ahead_max=self._ahead_max,
-            row_bytes_max=self._job.limits.row_bytes_max,
-            again=given.again,
-            total=given.total,
-        )
-        return self._start(source, is_retry=False)
+        return self._start(self._sources.all(loop, is_first=not self._is_used), is_retry=False)
 
     def _begin_again(self, failed: set[int]) -> Running:
-        if self._given.can_be_read_again:
-            rows = self._given.numbered(failed)
-        else:
-            known = self._failed
-            missing = failed - known.keys()
-            if missing:
-                raise UsageError(
-                    f"{len(missing)} rows failed in an earlier run, and this pool has not read them: their iterator "
-                    "can be read only once. Run the pool first, or give the rows as a list."
-                )
-            rows = iter([(number, known[number]) for number in sorted(failed)])
-        source = PartSource(rows, ahead_max=self._ahead_max, row_bytes_max=self._job.limits.row_bytes_max)
-        return self._start(source, is_retry=True)
+        return self._start(self._sources.part(failed), is_retry=True)
 
     def _failed_numbers(self) -> set[int]:
         self._let_go()
         if self._running is not None:
             raise UsageError("This pool is running: retry_failed() comes after its end.")
-        state = Path(self._job.state)
-        if self._is_closed or not state.is_dir():
-            return set()
-        with Store.view(state) as store:
-            failed = {row for row, _, ok in store.finished() if not ok}
-        return failed.union(self._failed)  # the latter are open where running them again was interrupted
+        return set() if self._is_closed else self._sources.failed_numbers()
 
     def _start(self, source: RowsSource, *, is_retry: bool) -> Running:
         self._let_go()
@@ -377,7 +341,7 @@ class Pool:
             await running.close_soon()
         finally:
             self._end(running)
-            await let_go(self._reading)
+            await self._sources.let_go()
 
     def _end(self, running: Running) -> None:
         if running.is_anothers:
