@@ -18,6 +18,7 @@ from engine.source import Rows, SourceRow, digest_of
 AHEAD_BYTES = 256 * 1024 * 1024  # of rows whose results were not taken yet; one row alone may have more
 
 Numbered = tuple[int, object]
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class RowsFailed(EngineError):
@@ -32,6 +33,11 @@ def payload_of(row: object) -> bytes:
     Anything else that is JSON becomes ``{"value": ...}``. What objects become: see ``formats.plain``. Raises TypeError,
     ValueError, OverflowError, RecursionError or NotImplementedError for what JSON cannot say, and for bytes.
     """
+    kind = type(row)  # what most rows are has a way that asks for nothing else: every row goes through here
+    if kind is dict:
+        return encode_plain(row)
+    if kind is int or kind is float:
+        return b'{"value":%b}' % encode_plain(row)
     if isinstance(row, str):
         return encode_plain({"text": row})
     payload = _encoded(row)
@@ -49,7 +55,7 @@ def column_of(row: object) -> str:
 
 
 def _encoded(row: Any) -> bytes:
-    if isinstance(row, bytes | bytearray | memoryview):
+    if isinstance(row, _BYTES):
         raise TypeError("it is bytes; decode them to text first")
     if isinstance(row, tuple) and hasattr(row, "_asdict"):
         row = row._asdict()

@@ -12,15 +12,6 @@ from typing import Any
 import msgspec
 
 
-def encode_plain(value: object) -> bytes:
-    """Any value as JSON. NaN and infinite numbers become null, times ISO 8601, bytes inside a value base64.
-
-    Raises TypeError, ValueError, OverflowError, RecursionError or NotImplementedError for what JSON cannot say, and
-    whatever an object's own methods raise.
-    """
-    return _encode(value)
-
-
 def plain(value: Any) -> Any:
     """One step from an object that the encoder does not know towards one that it does. Raises NotImplementedError."""
     if _is_nothing(value):
@@ -49,7 +40,12 @@ def plain(value: Any) -> Any:
     raise NotImplementedError(f"objects of type {type(value).__name__} are not JSON")
 
 
-_encode = msgspec.json.Encoder(enc_hook=plain, decimal_format="number").encode
+encode_plain = msgspec.json.Encoder(enc_hook=plain, decimal_format="number").encode
+"""Any value as JSON. NaN and infinite numbers become null, times ISO 8601, bytes inside a value base64.
+
+Raises TypeError, ValueError, OverflowError, RecursionError or NotImplementedError for what JSON cannot say, and whatever an
+object's own methods raise.
+"""
 
 
 def _is_nothing(value: Any) -> bool:
