@@ -278,15 +278,15 @@ print(sum(not row.bad for row in source), resource.getrusage(resource.RUSAGE_SEL
 @pytest.mark.not_quick
 def test_a_parquet_file_of_large_rows_is_read_in_bounded_memory(tmp_path: Path, scorecard: Scorecard) -> None:
     source = tmp_path / "in.parquet"
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), pa.array(["x" * (2 * MB)]))
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1024, pa.int32()), pa.array(["x" * (2 * MB)]))
     pq.write_table(pa.table({"text": texts}), source, compression="zstd", store_schema=False)
-    assert source.stat().st_size < 10_000  # it stands for half a gigabyte
+    assert source.stat().st_size < 10_000  # it stands for two gigabytes
     told = subprocess.run(
         [sys.executable, "-c", _READ, str(source)], capture_output=True, text=True, check=True
     )
     rows, peak = map(int, told.stdout.split())
-    scorecard.add(Promise.P7_BOUNDED, "Parquet that grows", 1, int(peak >= 700), mb_peak=peak)
-    assert rows == 256 and peak < 700, peak
+    scorecard.add(Promise.P7_BOUNDED, "Parquet that grows", 1, int(peak >= 1000), mb_peak=peak)
+    assert rows == 1024 and peak < 1000, peak  # half a gigabyte, and what a busy machine gives back late
 
 
 @pytest.mark.not_quick
