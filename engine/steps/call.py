@@ -27,6 +27,7 @@ MESSAGE_CHARS_MAX: Final = 2_000
 _OURS: Final = ("engine.worker.", "engine.api.functions")  # modules whose frames are not the user's
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _NESTED: Final = frozenset((list, dict))  # of what a row holds, what can be changed where it is
+_BYTES: Final = (bytes, bytearray, memoryview)
 NO_CALL: Final = Sending("", "", (), None)  # nothing is sent
 
 
@@ -90,7 +91,7 @@ def checked(value: Any, bytes_max: int) -> Reply | Failure:
 
     Never raises.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, _BYTES):
         return _no_json("bytes: decode them to text first")
     try:
         data = encode_plain(value)
