@@ -29,5 +29,8 @@ def in_python(error: UsageError) -> UsageError:
 
 
 def _keyword(found: re.Match[str]) -> str:
-    flag = found[0].split(" ")[0] if found[0] not in _OTHERWISE else found[0]
-    return _OTHERWISE.get(flag) or flag[2:].replace("-", "_")
+    if found[0] in _OTHERWISE:
+        return _OTHERWISE[found[0]]
+    flag, _, value = found[0].partition(" ")
+    name = _OTHERWISE.get(flag) or flag[2:].replace("-", "_")
+    return f"{name}={value}" if value else name

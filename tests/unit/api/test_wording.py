@@ -10,7 +10,7 @@ from engine.core.errors import UsageError
     ("flags", "keywords"),
     [
         ("--in-flight 0 cannot be used", "max_flows 0 cannot be used"),
-        ("Give one with --model NAME.", "Give one with model."),
+        ("Give one with --model NAME.", "Give one with model=NAME."),
         ("Give one of --prompt, --prompt-file.", "Give one of prompt, prompt_file."),
         ("or --fresh to start over", "or fresh=True to start over"),
         ("--retry-failed, --on-change redo", 'retry_failed(), on_change="redo"'),
