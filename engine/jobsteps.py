@@ -87,6 +87,11 @@ def _plan(
     kind = _kind(table, own)
     merged = {**values, **own}
     unused = {"ask": _REQUESTS, "request": _QUESTIONS, "call": (*_QUESTIONS, *_REQUESTS)}[kind]
+    if kind == "call" and (limit := next((one for one in Rates._fields if one in own), "")):
+        raise UsageError(
+            f"{limit} is for steps that send requests. What a function itself sends nobody counts: let the function keep to its "
+            "limits."
+        )
     for key in unused:
         if key in own:
             raise UsageError(f"{key} is not for steps of kind {kind}.")

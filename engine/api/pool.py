@@ -245,7 +245,7 @@ class Pool:
         while (records := running.take()) is not None:
             results.extend(self._read(running, records))
         error.results = sorted(results, key=_place)  # type: ignore[attr-defined]
-        if not isinstance(error, (RunStopped, RowFailed)):
+        if not isinstance(error, (RunStopped, RowFailed, UsageError)):
             error.add_note(
                 f"{len(results):,} results had come by then: see .results of this exception. {self._goes_on}"
             )

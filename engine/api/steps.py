@@ -167,7 +167,8 @@ def call(
     cannot be sent (a client, a lock, more than 4 MB) workers read the script, up to where it runs rows, and refuse what it
     would do once more there: writing files, starting programs, connecting. A run with ``state=`` knows such a function by
     its code, what it closes over, and the plain globals that it reads (numbers, text, small containers of these); other
-    functions and objects that it uses may change unseen. What it raises fails the row too, with the traceback kept. mode:
+    functions and objects that it uses may change unseen, and so may functions of modules. (A number that differs at each
+    start, like a time, makes it another function each time.) What it raises fails the row too, with the traceback kept. mode:
     where it runs: "loop", "thread" or "process"; without it, async functions run on the worker's event loop and others in
     its threads. What it prints or logs comes out at this process's standard error, line by line; of a flood the middle is
     left out.

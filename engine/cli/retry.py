@@ -5,6 +5,7 @@ Rules of this file:
 2. With ``--from`` all rows are opened, and what the steps before that one came to is used again.
 """
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def retry_command(
     from engine.cli.folders import state_folder
     from engine.cli.run import show
     from engine.config import Job
-    from engine.coordinator.again import again_failed, again_from
+    from engine.coordinator.again import again_failed, again_from, refuse_other_rows
     from engine.coordinator.plan import check
     from engine.coordinator.run import run_job
     from engine.core.errors import ErrorKind, UsageError
@@ -75,9 +76,12 @@ def retry_command(
     # Whatever can be refused is refused before a single row is opened again.
     auth = auth_for(job)
     check_different(job, auth)
-    check(job).source.close()
+    source = check(job).source
     progress = choose_progress(quiet=quiet, no_progress=no_progress)
     with Store.open(folder, durability=job.durability) as store:
+        with closing(source):
+            if from_:
+                refuse_other_rows(source, store)
         if not from_:
             again_failed(store, job, kind)
         elif not again_from(store, job, from_):

@@ -187,7 +187,7 @@ def open_store(plan: Plan, note: Any) -> Store:
             note(f"the state of the earlier run was moved to {aside}")
     store = Store.open(folder, durability=job.durability)
     try:
-        reopen(job, store, note)
+        reopen(job, store, note, plan.source)
         if store.get_meta("run_id") is None:
             store.set_meta("run_id", secrets.token_hex(8))
         store.set_meta("job", msgspec.json.encode(_found_from_anywhere(job)).decode())

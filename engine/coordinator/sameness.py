@@ -27,8 +27,8 @@ def check_same(job: Job, store: Store) -> None:
         ways = _ways_of_a_program(job) if job.input == "-" else _ways_of_a_file(again)
         raise UsageError(
             f"An earlier run in {job.state} {'had other steps' if are_steps else 'was another job'}; what differs: "
-            f"{', '.join(different)}. Nothing was sent. Give the same {'steps' if are_steps else 'settings'} to go on with it, "
-            f"{ways}"
+            f"{', '.join(different)}{_of_a_function(different)}. Nothing was sent. Give the same "
+            f"{'steps' if are_steps else 'settings'} to go on with it, {ways}"
         )
 
 
@@ -38,8 +38,20 @@ def differences(job: Job, store: Store) -> list[str]:
     return [] if known is None else _different(known, job)
 
 
+def _of_a_function(different: list[str]) -> str:
+    """What a changed function may come from."""
+    if not any(path.endswith(".step.function") for path in different):
+        return ""
+    return " (its code, what it closes over, or a number or text that it reads from its script)"
+
+
 def _ways_of_a_file(again: list[str] | None) -> str:
     """``again``: the steps to begin again from, where nothing but steps differs."""
+    if again == []:
+        return (
+            "--on-change redo to make every record anew of what its steps came to (nothing is sent), or --fresh to start over "
+            "(the earlier results are moved aside)."
+        )
     if again is not None:
         return (
             f"engine retry RUN {' '.join(f'--from {name}' for name in again)} to run what changed and what needs it again for "
@@ -71,10 +83,7 @@ def changed_steps(known: dict[str, Any], job: Job) -> list[str]:
 
 
 def first_of(job: Job, changed: Iterable[str]) -> list[str]:
-    """The fewest steps to begin again from so that all of ``changed`` run again.
-
-    Without any it is the last one: records are made anew, and all but one of the results are used again.
-    """
+    """The fewest steps to begin again from so that all of ``changed`` run again; none for none."""
     shape = chain_of(job).shape
     first: list[str] = []
     covered: set[str] = set()
@@ -82,7 +91,7 @@ def first_of(job: Job, changed: Iterable[str]) -> list[str]:
         if name not in covered:
             first.append(name)
             covered.update(shape.names_from(name))
-    return first or [job.places[-1]]
+    return first
 
 
 def _different(known: dict[str, Any], job: Job) -> list[str]:

@@ -4,9 +4,9 @@ Rules of this file:
 1. The script ends before the statement in which it first ran rows: no ``except``, ``finally`` or ``with`` around that is entered.
    Where nobody knows that statement (the rows were run in another thread), it ends by an exception, and what it does while that
    passes is refused without a word.
-2. While it is read, it writes, removes and renames no file, starts no program and connects to nobody: that would happen again in
-   every worker, and destroy what the script itself is writing. What Python is told of by audit events is refused by that; code in
-   other languages (a database's driver, a reader of tables) tells nothing.
+2. While it is read, it writes, removes and renames no file, starts no program or thread, connects to nobody: that would happen
+   again in every worker, and destroy what the script itself is writing. What Python is told of by audit events is refused by
+   that; code in other languages (a database's driver, a reader of tables) tells nothing.
 3. What happens within an import is the module's business, as everywhere, and what a library does by itself (fill its cache, fetch
    a model) the library's. The script's own doings go through Python's library and the like (``_THROUGH``): those are refused.
 4. What it prints meanwhile is shown by nobody: it has been shown already.
@@ -113,6 +113,7 @@ def _path(path: Any) -> str:
     return os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else str(path)
 
 
+_THREAD: Final = "threading.Thread.start"  # no audit event tells of it
 _EVENTS: Final[dict[str, Callable[..., str]]] = {
     "open": _opened,
     "os.mkdir": _made,
@@ -125,6 +126,7 @@ _EVENTS: Final[dict[str, Callable[..., str]]] = {
     "os.system": _started,
     "os.exec": _started,
     "os.posix_spawn": _started,
+    _THREAD: lambda: "it starts a thread",  # what that would do nobody could judge
     "os.fork": lambda: "it forks",
     "os.forkpty": lambda: "it forks",
     "pty.spawn": _started,
@@ -201,11 +203,20 @@ def without_doing_again(path: str) -> Iterator[Callable[[], str]]:
     if not _is_hooked:
         sys.addaudithook(_hook)
         _is_hooked = True
+    start = threading.Thread.start
+
+    def judged(thread: threading.Thread) -> None:
+        if watch.thread == threading.get_ident():
+            watch.judge(_THREAD, ())
+        start(thread)
+
     with _unheard():
         watch = _watch = _Watch(path)
+        threading.Thread.start = judged  # type: ignore[method-assign, assignment]
         try:
             yield lambda: watch.refused
         finally:
+            threading.Thread.start = start  # type: ignore[method-assign]
             _watch = None
 
 

@@ -24,7 +24,7 @@ from engine.steps.call import checked, raised
 from engine.steps.finding import resolve
 from engine.steps.functions import Function
 from engine.worker.frames import READY, Frames, framed, told, value_of
-from engine.worker.home import settle_in
+from engine.worker.home import end_lines, settle_in
 
 READ_BYTES = 1024 * 1024
 
@@ -72,6 +72,8 @@ def _called(
             value = runner.run(_awaited(value))
     except BaseException as error:  # SystemExit too is its row's end, not the process's
         return raised(error)
+    finally:
+        end_lines()
     return checked(value, settings.bytes_max)
 
 

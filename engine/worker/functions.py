@@ -23,6 +23,7 @@ from engine.steps.finding import resolve
 from engine.steps.functions import is_async
 from engine.worker.children import Children
 from engine.worker.fault import die_of
+from engine.worker.home import end_lines
 from engine.worker.threads import THREADS_MAX, Threads, Work
 
 ABANDONED_MAX: Final = 64  # threads
@@ -141,6 +142,8 @@ class Functions:
             return value if inspect.isawaitable(value) else checked(value, self._bytes_max)
         except BaseException as error:  # as above
             return raised(error)
+        finally:
+            end_lines()
 
     # --- results --------------------------------------------------------------------------------------------
 
@@ -162,6 +165,7 @@ class Functions:
             return
         running.is_over = True
         del self._running[running]
+        end_lines()
         self._hand_over(running.on_done, result)
 
     # --- time -----------------------------------------------------------------------------------------------

@@ -78,6 +78,55 @@ def test_another_prompt_is_asked_anew_for_every_row_where_that_is_asked_for(tmp_
         assert mock.stats()["requests"] == 6
 
 
+def test_what_is_only_left_out_or_kept_from_now_on_costs_nothing(tmp_path: Path) -> None:
+    draft, final = ask("Draft {{ text }}", name="draft"), ask("Final {{ draft }}", name="final")
+    with MockProcess(MockSettings()) as mock:
+        with pool(mock, tmp_path / "s", draft, final, LOUD) as first:
+            first.run()
+        asked = mock.stats()["requests"]
+        with pool(mock, tmp_path / "s", draft, final, on_change="redo") as without:
+            assert [list(result.value) for result in without.run()] == [["draft", "final"]] * 3
+        hidden = ask("Draft {{ text }}", name="draft", keep=False)
+        with pool(mock, tmp_path / "s", hidden, final, on_change="redo") as shorter:
+            values = [result.value for result in shorter.run()]
+        assert values == [
+            {"final": expected_answer("Final " + expected_answer(f"Draft {text}"))} for text in TEXTS
+        ]
+        assert mock.stats()["requests"] == asked == 6
+
+
+def test_other_rows_are_refused_before_anything_is_forgotten(tmp_path: Path) -> None:
+    final = ask("Final {{ said }}", name="final")
+    other = ask("Other {{ said }}", name="final")
+    with MockProcess(MockSettings()) as mock:
+        settings: dict[str, Any] = {
+            "base_url": mock.base_url,
+            "model": "m",
+            "procs": 1,
+            "state": tmp_path / "s",
+        }
+        with Pool([SAID, final], TEXTS, **settings) as first:
+            first.run()
+        mistaken = Pool([SAID, other], ["x", "y", "z"], on_change="redo", **settings)
+        with mistaken, pytest.raises(UsageError, match="The input has changed: row 0"):
+            mistaken.run()
+        with Pool([SAID, final], TEXTS, **settings) as again:
+            assert all(result.ok for result in again.run())
+        assert mock.stats()["requests"] == 6
+
+
+def test_one_question_may_become_a_chain(tmp_path: Path) -> None:
+    with MockProcess(MockSettings()) as mock:
+        with pool(mock, tmp_path / "s", ask("Say {{ text }}", into="said")) as first:
+            first.run()
+        with pool(mock, tmp_path / "s", SAID, LOUD, on_change="redo") as chain:
+            assert [result.ok for result in chain.run()] == [True, False, True]
+        with pool(mock, tmp_path / "s", ask("Say {{ text }}", into="said"), on_change="redo") as back:
+            assert [result.value for result in back.run()] == [
+                expected_answer(f"Say {text}") for text in TEXTS
+            ]
+
+
 def test_what_steps_gave_before_their_row_failed_is_at_hand(tmp_path: Path) -> None:
     with MockProcess(MockSettings()) as mock:
         with pool(mock, tmp_path / "s", SAID, LOUD) as first:

@@ -177,6 +177,7 @@ def test_the_identity_of_a_job_tells_its_steps_apart_and_leaves_out_limits(tmp_p
             "Step b: there is no kind of step named 'asks'. Known: ask, request, call",
         ),
         ({"name": "b", "prompt": "x", "url": "http://a/"}, "Step b: prompt is not for steps of kind request"),
+        ({"name": "b", "function": "json:dumps", "rpm": 10}, "Step b: rpm is for steps that send requests"),
         ({"name": "b", "kind": "call"}, "Step b: it needs a function"),
         (
             {"name": "b", "kind": "ask", "prompt": "x", "function": "a:b"},

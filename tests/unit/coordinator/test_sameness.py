@@ -52,10 +52,10 @@ def test_the_command_that_is_proposed_names_every_step_to_begin_from(
         check_same(steps_job(**{name: prompt_of(name) for name in changed}), store)
 
 
-def test_where_only_what_is_kept_differs_the_last_step_is_proposed(store: Store) -> None:
-    with pytest.raises(UsageError, match="steps.a.keep.* --from c to run"):
+def test_where_only_what_is_kept_differs_it_is_proposed_to_make_the_records_anew(store: Store) -> None:
+    with pytest.raises(UsageError, match="steps.a.keep.* --on-change redo to make every record anew"):
         check_same(steps_job(a={"keep": False}), store)
-    assert first_of(steps_job(), []) == ["c"]
+    assert first_of(steps_job(), []) == []
 
 
 def test_another_speed_of_a_steps_mock_is_no_other_job_and_another_address_is(store: Store) -> None:

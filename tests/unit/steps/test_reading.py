@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def test_lines_keep_their_numbers_and_no_compiled_file_is_left() -> None:
         ("os.truncate('kept.txt', 0)", "it truncates kept.txt"),
         ("subprocess.run(['true'])", "it starts true"),
         ("os.system('true')", "it starts true"),
+        ("threading.Thread(target=print).start()", "it starts a thread"),
         ("socket.create_connection(('127.0.0.1', PORT))", "it connects to 127.0.0.1:"),
         ("urllib.request.urlopen(f'http://127.0.0.1:{PORT}/', b'paid')", "it connects to 127.0.0.1:"),
         ("requests.post(f'http://127.0.0.1:{PORT}/', b'paid')", "it connects to 127.0.0.1:"),
@@ -108,7 +110,7 @@ def test_what_it_would_do_once_more_is_refused_with_its_line(does: str, told: st
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.0)
         text = f"""
-            import os, shutil, socket, subprocess, urllib.request
+            import os, shutil, socket, subprocess, threading, urllib.request
             from pathlib import Path
             PORT = {server.getsockname()[1]}
             def act():
@@ -186,13 +188,22 @@ def test_a_module_beside_it_acts_for_it_when_it_is_called() -> None:
 
 
 def test_other_threads_are_left_alone() -> None:
-    text = """
-        import threading
-        thread = threading.Thread(target=lambda: open("other.txt", "w").close())
-        thread.start()
+    reading, written = threading.Event(), threading.Event()
+
+    def write() -> None:
+        reading.wait(10)
+        Path("other.txt").write_text("x")
+        written.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    own = type(sys)("of_the_other_thread")
+    own.reading, own.written = reading, written  # type: ignore[attr-defined]
+    sys.modules[own.__name__] = own
+    try:
+        read("import of_the_other_thread as o\no.reading.set()\no.written.wait(10)\ndef f(row): ...\n")
+    finally:
+        del sys.modules[own.__name__]
         thread.join()
-        def f(row): ...
-        """
-    read(text)
-    assert Path("other.txt").exists()
+    assert Path("other.txt").read_text() == "x"
     assert subprocess.run(["true"], check=False).returncode == 0

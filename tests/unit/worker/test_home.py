@@ -3,7 +3,7 @@
 import io
 import threading
 
-from engine.worker.home import WholeLines, whole_lines
+from engine.worker.home import HALF_CHARS_MAX, WholeLines, whole_lines
 
 
 def stream() -> tuple[WholeLines, io.BytesIO]:
@@ -42,6 +42,17 @@ def test_half_a_line_is_written_when_it_is_flushed() -> None:
     assert raw.getvalue() == b"50 % done"
     print(".", file=out)
     assert raw.getvalue() == b"50 % done.\n"
+
+
+def test_a_line_without_an_end_is_written_when_the_function_has_ended_or_it_has_become_long() -> None:
+    out, raw = stream()
+    print("half", end="", file=out)
+    out.end_line()
+    out.end_line()
+    assert raw.getvalue() == b"half\n"
+    for _ in range(2 * HALF_CHARS_MAX):
+        out.write(".")
+    assert len(raw.getvalue()) > HALF_CHARS_MAX
 
 
 def test_what_cannot_be_written_is_escaped_and_raises_nothing() -> None:
