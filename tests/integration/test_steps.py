@@ -380,16 +380,16 @@ def test_an_earlier_step_is_corrected_for_the_rows_that_failed_and_for_no_others
         assert record["_status"] == "ok"
 
 
-def test_another_choice_of_what_is_kept_costs_the_last_step_only(tmp_path: Path) -> None:
+def test_another_choice_of_what_is_kept_costs_nothing(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", 10)
     with MockProcess(MockSettings(latency="10ms")) as mock:
         write_job(tmp_path, mock, LINEAR)
         assert start(tmp_path, "--procs", "1").summary()["ok"] == 10
         write_job(tmp_path, mock, LINEAR.replace('name = "second"', 'name = "second"\nkeep = false'))
         refused = start(tmp_path, "--procs", "1")
-        assert refused.wait() == 2 and "--from third to run" in refused.err
-        again = run("retry", str(tmp_path / "out.jsonl.run"), "--from", "third", "--json", "--no-progress")
-        assert again.last_json()["requests"] == 10
+        assert refused.wait() == 2 and "--on-change redo" in refused.err
+        assert start(tmp_path, "--procs", "1", "--on-change", "redo").summary()["ok"] == 10
+        assert mock.stats()["requests"] == 30  # nothing was sent for it
     for record in read_rows(tmp_path / "out.jsonl"):
         told = answers(record["text"])
         assert "second" not in record
